@@ -1,0 +1,177 @@
+"""Checkpoints: the parameters as pickles, everything else that training needs to go on as ``.npz``.
+
+A pickle can run any code when it is loaded. The assignment asks for pickles, so they are read by an unpickler that
+can build NumPy arrays and nothing else.
+"""
+
+import io
+import json
+import os
+import pickle
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_core.network import NeuralNetwork
+from mlp_core.validation import check_integer
+
+PICKLE_PROTOCOL = 4
+"""Fixed, so that the same weights give the same bytes under every Python version."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, of another network, or holds something else than arrays."""
+
+
+class CheckpointFiles(NamedTuple):
+    """The three files of a checkpoint."""
+
+    weights: Path
+    biases: Path
+    state: Path
+
+
+def checkpoint_files(folder: str | os.PathLike, epoch: int, activation: str) -> CheckpointFiles:
+    """Paths ``<epoch>_<activation>_weights.pkl``, ``..._biases.pkl`` and ``..._state.npz`` in ``folder``."""
+    check_integer("epoch", epoch, minimum=1)
+    stem = f"{epoch}_{activation}"
+    return CheckpointFiles(*(Path(folder) / f"{stem}_{part}" for part in ("weights.pkl", "biases.pkl", "state.npz")))
+
+
+def save_checkpoint(network: NeuralNetwork, folder: str | os.PathLike) -> CheckpointFiles:
+    """Save a trained network under the number of epochs it has seen.
+
+    Each file is written beside its place and then moved there, so a file that exists is whole.
+
+    Raises
+    ------
+    NotFittedError
+        Before any training.
+    """
+    network._check_fitted()
+    epoch = len(network.history_["train_loss"])
+    files = checkpoint_files(folder, epoch, network.activation)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    _write_atomically(files.weights, pickle.dumps(network.weights_, PICKLE_PROTOCOL))
+    _write_atomically(files.biases, pickle.dumps(network.biases_, PICKLE_PROTOCOL))
+    state = io.BytesIO()
+    np.savez(
+        state,
+        classes=network.classes_,
+        # JSON, because the generator's state is made of integers of 128 bits, which no NumPy type holds.
+        shuffle=np.array(json.dumps(network._shuffle_rng.bit_generator.state)),
+        **{f"history_{key}": np.array(values) for key, values in network.history_.items()},
+    )
+    _write_atomically(files.state, state.getvalue())
+    return files
+
+
+def load_parameters(
+    folder: str | os.PathLike, epoch: int, activation: str
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Read weights and biases.
+
+    Returns
+    -------
+    weights, biases : list of ndarray
+        ``weights[l]`` of shape (fan_in, fan_out), ``biases[l]`` of shape (fan_out,).
+
+    Raises
+    ------
+    CheckpointError
+        For a file that is missing or damaged, or that holds anything but a list of finite arrays of floats.
+    """
+    files = checkpoint_files(folder, epoch, activation)
+    return _load_arrays(files.weights), _load_arrays(files.biases)
+
+
+def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: int) -> NeuralNetwork:
+    """Restore a saved training into ``network``, ready to predict or to :meth:`~NeuralNetwork.resume`.
+
+    Parameters
+    ----------
+    network : NeuralNetwork
+        With the layer sizes, activation and dtype of the saved one.
+    folder : path
+    epoch : int
+
+    Returns
+    -------
+    NeuralNetwork
+        The same object.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`load_parameters`, and for parameters that do not fit the network; it is then left as it was.
+    """
+    weights, biases = load_parameters(folder, epoch, network.activation)
+    path = checkpoint_files(folder, epoch, network.activation).state
+    found = [(W.shape, b.shape, W.dtype.name) for W, b in zip(weights, biases, strict=False)]
+    sizes = network.layer_sizes
+    expected = [((n_in, n_out), (n_out,), network.dtype) for n_in, n_out in pairwise(sizes)]
+    if found != expected or len(weights) != len(biases):
+        raise CheckpointError(f"{path.parent}: the network needs parameters {expected}, the files hold {found}")
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            classes = state["classes"]
+            history = {key.removeprefix("history_"): state[key].tolist() for key in state if key.startswith("history_")}
+            shuffle_rng = np.random.default_rng(0)
+            shuffle_rng.bit_generator.state = json.loads(str(state["shuffle"]))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except Exception as error:  # a damaged archive fails in as many ways as zip, NumPy and JSON have
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if len(classes) != sizes[-1] or {len(history.get("train_loss", ())), *map(len, history.values())} != {epoch}:
+        raise CheckpointError(f"{path} must hold {sizes[-1]} classes and a history of {epoch} epochs")
+    network.weights_, network.biases_, network.classes_ = weights, biases, classes
+    network.history_, network._shuffle_rng = history, shuffle_rng
+    return network
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that can build NumPy arrays and nothing else."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy.core.multiarray", "_reconstruct"),  # its name before NumPy 2
+        }
+    )
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of a NumPy array")
+        return super().find_class(module, name)
+
+
+def _load_arrays(path: Path) -> list[np.ndarray]:
+    try:
+        arrays = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise CheckpointError(f"{path} is damaged or holds something else than NumPy arrays: {error}") from error
+    is_list = isinstance(arrays, list) and len(arrays) > 0
+    if not is_list or not all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in arrays):
+        raise CheckpointError(f"{path} must hold a list of NumPy arrays of floats")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise CheckpointError(f"{path} holds values that are not finite")
+    return arrays
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep the file from its other readers
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

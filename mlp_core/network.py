@@ -1,0 +1,362 @@
+"""The neural network."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mlp_core.activations import ACTIVATIONS, softmax
+from mlp_core.initialization import WEIGHT_INITS
+from mlp_core.losses import cross_entropy, cross_entropy_gradient
+from mlp_core.validation import (
+    as_class_indices,
+    as_labels,
+    as_samples,
+    check_choice,
+    check_integer,
+    check_layer_sizes,
+    check_positive,
+)
+
+EVALUATION_CHUNK = 512
+"""Samples sent through the network at a time outside training; their activations stay in the processor's cache."""
+
+
+class NotFittedError(ValueError, AttributeError):
+    """The network has no weights yet."""
+
+
+class DivergenceError(ArithmeticError):
+    """Training stopped because the gradient or the loss is no longer finite.
+
+    ``network.weights_`` and ``network.biases_`` are the last finite ones and ``network.history_`` holds the epochs
+    that were finished.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch, counted from 1, that could not be finished.
+    """
+
+    def __init__(self, message: str, epoch: int):
+        super().__init__(message)
+        self.epoch = epoch
+
+    def __reduce__(self):  # so that it comes back whole from a worker process
+        return type(self), (*self.args, self.epoch)
+
+
+class NeuralNetwork:
+    """A fully connected classifier with a softmax output, trained on the cross-entropy by mini-batch SGD.
+
+    Parameters
+    ----------
+    n_layers : int
+        Number of layers, input and output included; at least 2.
+    layer_sizes : sequence of int
+        Nodes of each layer, length ``n_layers``; the last is the number of classes.
+    activation : {"relu", "sigmoid", "linear", "tanh", "softmax"}
+        Activation of the hidden layers.
+    learning_rate : float
+    weight_init : {"zero", "random", "normal"}
+        Initial weights: zeros, Uniform[-1, 1) * 0.01 or Normal(0, 1) * 0.01. Biases start at zero.
+    batch_size : int
+        Samples in a gradient step. The last batch of an epoch may be smaller; its gradient is its own mean.
+    num_epochs : int
+        Passes over the training set, each in a fresh random order.
+    seed : int, optional
+        Makes initial weights and shuffling repeatable. None draws from the operating system.
+    dtype : {"float32", "float64"}
+        Precision of weights and arithmetic.
+    max_grad_norm : float, optional
+        Scale a step's gradient down to this global L2 norm where it exceeds it (Pascanu, Mikolov and Bengio, 2013).
+        None is plain gradient descent.
+
+    Attributes
+    ----------
+    weights_ : list of ndarray
+        ``weights_[l]`` has shape (layer_sizes[l], layer_sizes[l + 1]).
+    biases_ : list of ndarray
+        ``biases_[l]`` has shape (layer_sizes[l + 1],).
+    classes_ : ndarray
+        The labels, sorted; column k of ``predict_proba`` belongs to ``classes_[k]``.
+    history_ : dict of list
+        One entry an epoch: ``train_loss``, ``train_accuracy`` and, with validation data, ``validation_loss`` and
+        ``validation_accuracy``, all of the whole set with the weights at the epoch's end (mean cross-entropy in nats;
+        share of correct predictions); ``gradient_norm``, a list with the L2 norm of each layer's gradient
+        (weights and bias, before clipping), averaged over the epoch's steps.
+
+    Raises
+    ------
+    ValueError
+        For any parameter outside its range.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        layer_sizes: Sequence[int],
+        activation: str = "relu",
+        learning_rate: float = 0.1,
+        weight_init: str = "normal",
+        batch_size: int = 32,
+        num_epochs: int = 100,
+        *,
+        seed: int | None = None,
+        dtype: str = "float32",
+        max_grad_norm: float | None = None,
+    ):
+        check_layer_sizes(n_layers, layer_sizes)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_positive("learning_rate", learning_rate)
+        check_choice("weight_init", weight_init, WEIGHT_INITS)
+        check_integer("batch_size", batch_size, minimum=1)
+        check_integer("num_epochs", num_epochs, minimum=1)
+        if seed is not None:
+            check_integer("seed", seed, minimum=0)
+        check_choice("dtype", dtype, ("float32", "float64"))
+        if max_grad_norm is not None:
+            check_positive("max_grad_norm", max_grad_norm)
+        self.n_layers = n_layers
+        self.layer_sizes = [int(size) for size in layer_sizes]
+        self.activation = activation
+        self.learning_rate = learning_rate
+        self.weight_init = weight_init
+        self.batch_size = batch_size
+        self.num_epochs = num_epochs
+        self.seed = seed
+        self.dtype = dtype
+        self.max_grad_norm = max_grad_norm
+
+    # Training
+
+    def initialize(self, y: Any) -> "NeuralNetwork":
+        """Draw fresh weights and forget any training.
+
+        Parameters
+        ----------
+        y : array-like of int or str, shape (n,)
+            Labels; each of the ``layer_sizes[-1]`` classes at least once.
+
+        Returns
+        -------
+        self
+        """
+        y = as_labels("y", y, n_samples=np.size(y))
+        classes = np.unique(y)
+        if len(classes) != self.layer_sizes[-1]:
+            raise ValueError(
+                f"y must hold as many classes as the output layer has nodes, {self.layer_sizes[-1]}; "
+                f"got {len(classes)}: {classes.tolist()}"
+            )
+        weight_seed, shuffle_seed = np.random.SeedSequence(self.seed).spawn(2)
+        draw, rng = WEIGHT_INITS[self.weight_init], np.random.default_rng(weight_seed)
+        # Drawn in float64 whatever the precision, so that both precisions start from the same point.
+        self.weights_ = [
+            draw(rng, fan_in, fan_out).astype(self.dtype) for fan_in, fan_out in pairwise(self.layer_sizes)
+        ]
+        self.biases_ = [np.zeros(size, self.dtype) for size in self.layer_sizes[1:]]
+        self.classes_ = classes
+        self.history_ = {"train_loss": [], "train_accuracy": [], "gradient_norm": []}
+        self._shuffle_rng = np.random.default_rng(shuffle_seed)
+        return self
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        validation_data: tuple[Any, Any] | None = None,
+        on_epoch_end: Callable[["NeuralNetwork", int], None] | None = None,
+    ) -> "NeuralNetwork":
+        """Train a new model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, layer_sizes[0])
+        y : array-like of int or str, shape (n,)
+        validation_data : (X, y), optional
+            Evaluated after each epoch, never trained on.
+        on_epoch_end : callable, optional
+            Called as ``on_epoch_end(network, epoch)`` after each epoch, counted from 1.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For data of the wrong shape, values that are not finite, labels unseen.
+        DivergenceError
+            At the first step whose gradient, or the first epoch whose loss, is not finite.
+        """
+        X = as_samples("X", X, self.layer_sizes[0], self.dtype)
+        y = as_labels("y", y, len(X))
+        return self.initialize(y)._train(X, y, validation_data, on_epoch_end)
+
+    def resume(
+        self,
+        X: Any,
+        y: Any,
+        validation_data: tuple[Any, Any] | None = None,
+        on_epoch_end: Callable[["NeuralNetwork", int], None] | None = None,
+    ) -> "NeuralNetwork":
+        """Go on training a restored or partly trained model until ``num_epochs`` epochs are done.
+
+        With the data of the first part, the result is bit for bit that of one uninterrupted :meth:`fit`.
+        Parameters, return value and errors are those of :meth:`fit`.
+        """
+        self._check_fitted()
+        X = as_samples("X", X, self.layer_sizes[0], self.dtype)
+        return self._train(X, as_labels("y", y, len(X)), validation_data, on_epoch_end)
+
+    def _train(self, X, y, validation_data, on_epoch_end):
+        """Run the epochs that ``history_`` still lacks; ``X`` and ``y`` are checked."""
+        labels = as_class_indices("y", y, self.classes_)
+        evaluated = {"train": (X, labels)}
+        if validation_data is not None:
+            evaluated["validation"] = self._check_validation_data(validation_data)
+        if self.history_["train_loss"] and ("validation_loss" in self.history_) != (validation_data is not None):
+            raise ValueError(
+                "validation_data must be given when resuming if and only if it was given before; "
+                f"got {type(validation_data).__name__}"
+            )
+        for epoch in range(len(self.history_["train_loss"]) + 1, self.num_epochs + 1):
+            gradient_norm = self._train_epoch(X, labels, epoch)
+            record = {"gradient_norm": gradient_norm.tolist()}
+            for name, data in evaluated.items():
+                loss, record[f"{name}_accuracy"] = self._evaluate(*data)
+                if not np.isfinite(loss):
+                    raise DivergenceError(f"the {name} loss is {loss} after epoch {epoch}", epoch)
+                record[f"{name}_loss"] = loss
+            for key, value in record.items():
+                self.history_.setdefault(key, []).append(value)
+            if on_epoch_end is not None:
+                on_epoch_end(self, epoch)
+        return self
+
+    def _train_epoch(self, X, labels, epoch):
+        """One pass in a fresh random order; returns the mean gradient norm of each layer."""
+        order = self._shuffle_rng.permutation(len(X))
+        starts = range(0, len(X), self.batch_size)
+        norms = np.empty((len(starts), self.n_layers - 1))
+        # Overflow is not an accident to warn of but the sign of divergence, and is caught below as one.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step, start in enumerate(starts):
+                batch = order[start : start + self.batch_size]
+                norms[step] = self._sgd_step(X[batch], labels[batch])
+                if not np.isfinite(norms[step]).all():
+                    raise DivergenceError(
+                        f"the gradient is not finite in epoch {epoch}, step {step + 1}: training diverged; "
+                        f"lower learning_rate ({self.learning_rate}) or set max_grad_norm ({self.max_grad_norm})",
+                        epoch,
+                    )
+        return norms.mean(axis=0)
+
+    def _sgd_step(self, X, labels):
+        """Take one step of gradient descent on a batch, unless the gradient is not finite; returns its norms."""
+        A = self._forward(X)
+        weight_gradients, bias_gradients = self._backward(A, cross_entropy_gradient(A[-1], labels))
+        gradients = list(zip(weight_gradients, bias_gradients, strict=True))
+        norms = np.sqrt([np.vdot(dW, dW) + np.vdot(db, db) for dW, db in gradients])
+        total_norm = np.sqrt(np.vdot(norms, norms))
+        if not np.isfinite(total_norm):
+            return norms
+        step_size = self.learning_rate
+        if self.max_grad_norm is not None and total_norm > self.max_grad_norm:
+            step_size *= self.max_grad_norm / total_norm
+        for W, b, (dW, db) in zip(self.weights_, self.biases_, gradients, strict=True):
+            dW *= step_size
+            W -= dW
+            b -= step_size * db
+        return norms
+
+    def _forward(self, X):
+        """Activations of every layer, [X, A[1], ..., A[L-1], Z[L]]; the last are the logits."""
+        forward = ACTIVATIONS[self.activation].forward
+        A = [X]
+        for layer, (W, b) in enumerate(zip(self.weights_, self.biases_, strict=True), start=1):
+            Z = A[-1] @ W
+            Z += b
+            A.append(forward(Z) if layer < self.n_layers - 1 else Z)
+        return A
+
+    def _backward(self, A, delta):
+        """Gradients of weights and biases, from the activations and the gradient ``delta`` at the logits."""
+        backward = ACTIVATIONS[self.activation].backward
+        weight_gradients, bias_gradients = [], []
+        for layer in reversed(range(self.n_layers - 1)):
+            weight_gradients.insert(0, A[layer].T @ delta)
+            bias_gradients.insert(0, delta.sum(axis=0))
+            if layer > 0:
+                delta = backward(A[layer], delta @ self.weights_[layer].T)
+        return weight_gradients, bias_gradients
+
+    # Using the network
+
+    def gradients(self, X: Any, y: Any) -> tuple[float, list[np.ndarray], list[np.ndarray]]:
+        """Mean cross-entropy of a batch and its gradient, without a step.
+
+        Returns
+        -------
+        loss : float
+        weight_gradients, bias_gradients : list of ndarray
+            Shapes of ``weights_`` and ``biases_``.
+        """
+        self._check_fitted()
+        X, labels = self._check_labelled("X, y", X, y)
+        A = self._forward(X)
+        loss = float(cross_entropy(A[-1], labels).mean())
+        return loss, *self._backward(A, cross_entropy_gradient(A[-1], labels))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, shape (n, n_classes); rows sum to 1."""
+        return softmax(self._logits(X))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable label of each sample, shape (n,)."""
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any) -> float:
+        """Accuracy: the share of samples whose predicted label is right, in [0, 1]."""
+        return self.evaluate(X, y)[1]
+
+    def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
+        """Mean cross-entropy in nats, and accuracy in [0, 1], of labelled samples."""
+        self._check_fitted()
+        return self._evaluate(*self._check_labelled("X, y", X, y))
+
+    def _logits(self, X):
+        self._check_fitted()
+        X = as_samples("X", X, self.layer_sizes[0], self.dtype)
+        return np.concatenate([self._forward(chunk)[-1] for chunk in _chunks(X)])
+
+    def _evaluate(self, X, labels):
+        """Mean cross-entropy and accuracy of checked data, summed in float64."""
+        loss, correct = 0.0, 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for X_chunk, labels_chunk in zip(_chunks(X), _chunks(labels), strict=True):
+                logits = self._forward(X_chunk)[-1]
+                loss += cross_entropy(logits, labels_chunk).sum(dtype=np.float64)
+                correct += int(np.count_nonzero(logits.argmax(axis=1) == labels_chunk))
+        return float(loss / len(X)), correct / len(X)
+
+    def _check_labelled(self, name, X, y):
+        """Samples and class indices of checked, labelled data."""
+        X = as_samples(name, X, self.layer_sizes[0], self.dtype)
+        return X, as_class_indices(name, as_labels(name, y, len(X)), self.classes_)
+
+    def _check_validation_data(self, validation_data):
+        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            raise ValueError(f"validation_data must be a pair (X, y); got {type(validation_data).__name__}")
+        return self._check_labelled("validation_data", *validation_data)
+
+    def _check_fitted(self):
+        if not hasattr(self, "weights_"):
+            raise NotFittedError("this NeuralNetwork has no weights yet: call fit first, or load a checkpoint")
+
+
+def _chunks(array):
+    return [array[start : start + EVALUATION_CHUNK] for start in range(0, len(array), EVALUATION_CHUNK)]
