@@ -135,9 +135,7 @@ def split_80_10_10(seed: int) -> Split:
 
     n_held_out = len(labels) // 10
     seed = int(seed)
-    rest, test = train_test_split(
-        np.arange(len(labels)), test_size=n_held_out, stratify=labels, random_state=seed
-    )
+    rest, test = train_test_split(np.arange(len(labels)), test_size=n_held_out, stratify=labels, random_state=seed)
     train, validation = train_test_split(rest, test_size=n_held_out, stratify=labels[rest], random_state=seed)
     return Split(*(Part(images[indices], labels[indices], indices) for indices in (train, validation, test)))
 
@@ -186,9 +184,7 @@ def flatten(images: np.ndarray) -> np.ndarray:
     """
     images = np.asarray(images)
     if images.ndim < 2:
-        raise ValueError(
-            f"images must have an axis of pictures and at least one of pixels, got {images.shape}"
-        )
+        raise ValueError(f"images must have an axis of pictures and at least one of pixels, got {images.shape}")
     return images.reshape(len(images), int(np.prod(images.shape[1:])))
 
 

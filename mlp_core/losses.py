@@ -9,7 +9,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Cross-entropy of each sample, in nats, from logits.
 
     -log softmax(z)_y = log sum_k exp(z_k) - z_y, with the row's maximum taken out of the logarithm, so that no
-    probability is ever rounded to zero: the loss is finite for any finite logits.
+    probability is ever rounded to zero: the loss is finite as long as the differences between the logits are.
 
     Parameters
     ----------

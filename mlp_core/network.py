@@ -1,5 +1,7 @@
 """The neural network."""
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -30,8 +32,8 @@ class NotFittedError(ValueError, AttributeError):
 class DivergenceError(ArithmeticError):
     """Training stopped because the gradient or the loss is no longer finite.
 
-    ``network.weights_`` and ``network.biases_`` are the last finite ones and ``network.history_`` holds the epochs
-    that were finished.
+    The epoch in which that happens is undone: ``network.weights_``, ``network.biases_`` and ``network.history_`` are
+    those of the last epoch that was finished, and finite.
 
     Attributes
     ----------
@@ -143,13 +145,9 @@ class NeuralNetwork:
         -------
         self
         """
-        y = as_labels("y", y, n_samples=np.size(y))
-        classes = np.unique(y)
-        if len(classes) != self.layer_sizes[-1]:
-            raise ValueError(
-                f"y must hold as many classes as the output layer has nodes, {self.layer_sizes[-1]}; "
-                f"got {len(classes)}: {classes.tolist()}"
-            )
+        return self._initialize(self._classes_of(as_labels("y", y, n_samples=np.size(y))))
+
+    def _initialize(self, classes):
         weight_seed, shuffle_seed = np.random.SeedSequence(self.seed).spawn(2)
         draw, rng = WEIGHT_INITS[self.weight_init], np.random.default_rng(weight_seed)
         # Drawn in float64 whatever the precision, so that both precisions start from the same point.
@@ -193,7 +191,10 @@ class NeuralNetwork:
         """
         X = as_samples("X", X, self.layer_sizes[0], self.dtype)
         y = as_labels("y", y, len(X))
-        return self.initialize(y)._train(X, y, validation_data, on_epoch_end)
+        classes = self._classes_of(y)
+        # Everything is checked before an earlier model is given up.
+        evaluated = self._evaluated_parts(X, y, validation_data, classes)
+        return self._initialize(classes)._train(evaluated, on_epoch_end)
 
     def resume(
         self,
@@ -208,33 +209,39 @@ class NeuralNetwork:
         Parameters, return value and errors are those of :meth:`fit`.
         """
         self._check_fitted()
-        X = as_samples("X", X, self.layer_sizes[0], self.dtype)
-        return self._train(X, as_labels("y", y, len(X)), validation_data, on_epoch_end)
-
-    def _train(self, X, y, validation_data, on_epoch_end):
-        """Run the epochs that ``history_`` still lacks; ``X`` and ``y`` are checked."""
-        labels = as_class_indices("y", y, self.classes_)
-        evaluated = {"train": (X, labels)}
-        if validation_data is not None:
-            evaluated["validation"] = self._check_validation_data(validation_data)
         if self.history_["train_loss"] and ("validation_loss" in self.history_) != (validation_data is not None):
             raise ValueError(
                 "validation_data must be given when resuming if and only if it was given before; "
                 f"got {type(validation_data).__name__}"
             )
+        X = as_samples("X", X, self.layer_sizes[0], self.dtype)
+        evaluated = self._evaluated_parts(X, as_labels("y", y, len(X)), validation_data, self.classes_)
+        return self._train(evaluated, on_epoch_end)
+
+    def _train(self, evaluated, on_epoch_end):
+        """Run the epochs that ``history_`` still lacks, each of them whole or not at all."""
         for epoch in range(len(self.history_["train_loss"]) + 1, self.num_epochs + 1):
-            gradient_norm = self._train_epoch(X, labels, epoch)
-            record = {"gradient_norm": gradient_norm.tolist()}
-            for name, data in evaluated.items():
-                loss, record[f"{name}_accuracy"] = self._evaluate(*data)
-                if not np.isfinite(loss):
-                    raise DivergenceError(f"the {name} loss is {loss} after epoch {epoch}", epoch)
-                record[f"{name}_loss"] = loss
+            before = copy.deepcopy((self.weights_, self.biases_, self._shuffle_rng))
+            try:
+                record = self._run_epoch(evaluated, epoch)
+            except BaseException:  # divergence or an interrupt; what is left is whole, and can be saved or resumed
+                self.weights_, self.biases_, self._shuffle_rng = before
+                raise
             for key, value in record.items():
                 self.history_.setdefault(key, []).append(value)
             if on_epoch_end is not None:
                 on_epoch_end(self, epoch)
         return self
+
+    def _run_epoch(self, evaluated, epoch):
+        """Train for one epoch and evaluate; returns what goes into ``history_``."""
+        record = {"gradient_norm": self._train_epoch(*evaluated["train"], epoch).tolist()}
+        for name, data in evaluated.items():
+            loss, record[f"{name}_accuracy"] = self._evaluate(*data)
+            if not np.isfinite(loss):
+                raise DivergenceError(f"the {name} loss is {loss} after epoch {epoch}", epoch)
+            record[f"{name}_loss"] = loss
+        return record
 
     def _train_epoch(self, X, labels, epoch):
         """One pass in a fresh random order; returns the mean gradient norm of each layer."""
@@ -255,14 +262,12 @@ class NeuralNetwork:
         return norms.mean(axis=0)
 
     def _sgd_step(self, X, labels):
-        """Take one step of gradient descent on a batch, unless the gradient is not finite; returns its norms."""
+        """Take one step of gradient descent on a batch; returns the norm of each layer's gradient before clipping."""
         A = self._forward(X)
         weight_gradients, bias_gradients = self._backward(A, cross_entropy_gradient(A[-1], labels))
         gradients = list(zip(weight_gradients, bias_gradients, strict=True))
         norms = np.sqrt([np.vdot(dW, dW) + np.vdot(db, db) for dW, db in gradients])
-        total_norm = np.sqrt(np.vdot(norms, norms))
-        if not np.isfinite(total_norm):
-            return norms
+        total_norm = math.hypot(*norms)
         step_size = self.learning_rate
         if self.max_grad_norm is not None and total_norm > self.max_grad_norm:
             step_size *= self.max_grad_norm / total_norm
@@ -305,7 +310,7 @@ class NeuralNetwork:
             Shapes of ``weights_`` and ``biases_``.
         """
         self._check_fitted()
-        X, labels = self._check_labelled("X, y", X, y)
+        X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
         A = self._forward(X)
         loss = float(cross_entropy(A[-1], labels).mean())
         return loss, *self._backward(A, cross_entropy_gradient(A[-1], labels))
@@ -326,12 +331,16 @@ class NeuralNetwork:
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
         """Mean cross-entropy in nats, and accuracy in [0, 1], of labelled samples."""
         self._check_fitted()
-        return self._evaluate(*self._check_labelled("X, y", X, y))
+        return self._evaluate(*self._check_labelled(("X", "y"), X, y, self.classes_))
 
     def _logits(self, X):
         self._check_fitted()
         X = as_samples("X", X, self.layer_sizes[0], self.dtype)
-        return np.concatenate([self._forward(chunk)[-1] for chunk in _chunks(X)])
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = np.concatenate([self._forward(chunk)[-1] for chunk in _chunks(X)])
+        if not np.isfinite(logits).all():
+            raise ValueError(f"X must be small enough for finite logits in {self.dtype}; got up to {np.abs(X).max():g}")
+        return logits
 
     def _evaluate(self, X, labels):
         """Mean cross-entropy and accuracy of checked data, summed in float64."""
@@ -343,15 +352,30 @@ class NeuralNetwork:
                 correct += int(np.count_nonzero(logits.argmax(axis=1) == labels_chunk))
         return float(loss / len(X)), correct / len(X)
 
-    def _check_labelled(self, name, X, y):
-        """Samples and class indices of checked, labelled data."""
-        X = as_samples(name, X, self.layer_sizes[0], self.dtype)
-        return X, as_class_indices(name, as_labels(name, y, len(X)), self.classes_)
+    def _classes_of(self, y):
+        """The sorted labels; as many as the output layer has nodes."""
+        classes = np.unique(y)
+        if len(classes) != self.layer_sizes[-1]:
+            raise ValueError(
+                f"y must hold as many classes as the output layer has nodes, {self.layer_sizes[-1]}; "
+                f"got {len(classes)}: {classes.tolist()}"
+            )
+        return classes
 
-    def _check_validation_data(self, validation_data):
-        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-            raise ValueError(f"validation_data must be a pair (X, y); got {type(validation_data).__name__}")
-        return self._check_labelled("validation_data", *validation_data)
+    def _evaluated_parts(self, X, y, validation_data, classes):
+        """What is evaluated after each epoch: samples and class indices by the name of the part."""
+        parts = {"train": (X, as_class_indices("y", y, classes))}
+        if validation_data is not None:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+                raise ValueError(f"validation_data must be a pair (X, y); got {type(validation_data).__name__}")
+            names = ("validation_data[0]", "validation_data[1]")
+            parts["validation"] = self._check_labelled(names, *validation_data, classes)
+        return parts
+
+    def _check_labelled(self, names, X, y, classes):
+        """Samples and class indices of labelled data, checked; ``names`` are those of X and y in errors."""
+        X = as_samples(names[0], X, self.layer_sizes[0], self.dtype)
+        return X, as_class_indices(names[1], as_labels(names[1], y, len(X)), classes)
 
     def _check_fitted(self):
         if not hasattr(self, "weights_"):

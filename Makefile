@@ -1,0 +1,49 @@
+# The front door. `make book` on a fresh clone is all that a reader needs.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+# What could not be installed is said once, at the end of the build.
+GET_LATEX := $(PYTHON) -m book latex > /dev/null
+
+.DEFAULT_GOAL := help
+.PHONY: help book quick rerun test bench status latex clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: $(INSTALLED) ## bring the full book up to date: HTML and PDF
+	@$(GET_LATEX)
+	@$(PYTHON) -m book build
+
+quick: $(INSTALLED) ## the whole book on reduced settings, in a few minutes
+	@$(GET_LATEX)
+	@$(PYTHON) -m book build --profile quick
+
+rerun: $(INSTALLED) ## the full book from nothing: every network is trained again
+	@$(GET_LATEX)
+	@$(PYTHON) -m book rerun
+
+test: latex ## lint, unit tests, and the quick book with its contents checked
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pytest
+
+bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch
+	@$(PYTHON) benchmarks/bench_mlp.py
+
+status: $(INSTALLED) ## which chapters are fresh, which are stale, and why
+	@$(PYTHON) -m book status
+
+latex: $(INSTALLED) ## install what the PDF needs, where that is possible without asking
+	@$(PYTHON) -m book latex
+
+clean: ## remove everything that was made, but the published results
+	rm -rf _build
+
+# The stamp is as old as the requirements that it was installed from.
+$(INSTALLED): requirements.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	@echo "installing requirements.txt into $(VENV)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

@@ -1,0 +1,143 @@
+"""The command line of the book: ``python -m book``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from book.pipeline import latex
+from book.pipeline.freshness import statuses
+from book.pipeline.pictures import publish_pictures
+from book.pipeline.profiles import Profile, check_overrides, load_profile, parse_value, run_profile
+from book.pipeline.project import BookError, Project, load_project
+from book.pipeline.render import render
+from book.pipeline.update import run_one, update
+
+
+def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        The command line, that of the process by default.
+    root : pathlib.Path, optional
+        The project, the one that this file lies in by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 for a failure, 2 for a command that does not exist, 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    # Whoever stops the process by a signal wants the kernels ended as well, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return options.command((root or Path(__file__).parents[1]).resolve(), options)
+    except BookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        place = f" in {interrupt}" if str(interrupt) else ""
+        print(f"\ninterrupted{place}; the next build takes up from there", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m book", description="Execute and render the book.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    build = commands.add_parser("build", help="run what is stale, then make the HTML and the PDF")
+    build.set_defaults(command=_build)
+    status = commands.add_parser(
+        "status", help="list each chapter as fresh or stale, and why; exit code 1 if any is stale"
+    )
+    status.set_defaults(command=_status)
+    for command in (build, status):
+        command.add_argument("--profile", default="full", metavar="NAME", help="full (default) or quick")
+
+    rerun = commands.add_parser("rerun", help="forget all trained networks, run every chapter and build the full book")
+    rerun.set_defaults(command=_rerun)
+
+    run = commands.add_parser("run", help="run one chapter with other parameters into a folder of its own")
+    run.set_defaults(command=_run)
+    run.add_argument("chapter", metavar="CHAPTER")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of the chapter; may be given several times",
+    )
+
+    tools = commands.add_parser("latex", help="install what the PDF needs, where that is possible without asking")
+    tools.set_defaults(command=_latex)
+    return parser
+
+
+def _build(root: Path, options: argparse.Namespace) -> int:
+    project = load_project(root)
+    profile = load_profile(project, options.profile)
+    update(project, profile)
+    return _publish(project, profile)
+
+
+def _publish(project: Project, profile: Profile) -> int:
+    if profile.name == "full":
+        publish_pictures(project, profile, project.root)
+    html, pdf = render(project, profile)
+    if pdf is None:
+        print(latex.advice(latex.missing()))
+    print(html)
+    if pdf is not None:
+        print(pdf)
+    return 0
+
+
+def _status(root: Path, options: argparse.Namespace) -> int:
+    project = load_project(root)
+    found = statuses(project, load_profile(project, options.profile))
+    width = max(map(len, found), default=0)
+    for name, status in found.items():
+        print(f"{name:{width}}  {'fresh' if status.is_fresh else 'stale: ' + '; '.join(status.reasons)}")
+    return 0 if all(status.is_fresh for status in found.values()) else 1
+
+
+def _rerun(root: Path, options: argparse.Namespace) -> int:
+    project = load_project(root)
+    profile = load_profile(project, "full")
+    # The published results stay until new ones take their place: an interrupted run loses nothing.
+    for folder in (project.build / "cache", project.root / profile.output / "models"):
+        shutil.rmtree(folder, ignore_errors=True)
+    update(project, profile, everything=True)
+    return _publish(project, profile)
+
+
+def _run(root: Path, options: argparse.Namespace) -> int:
+    project = load_project(root)
+    chapter = project.chapter(options.chapter)
+    if not chapter.is_executable:
+        raise BookError(f"{chapter.name} has no code to run")
+    values = {}
+    for name, text in options.parameters:
+        values[name] = parse_value(text, chapter.parameters.get(name))
+    check_overrides(chapter, values, "-p")
+    status = run_one(project, run_profile(project, chapter, values), chapter)
+    print(status.result)
+    return 0
+
+
+def _latex(root: Path, options: argparse.Namespace) -> int:
+    absent = latex.install(root / "_build" / "latex-install.log")
+    if absent:
+        print(latex.advice(absent))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""Execute the chapters and render the book.
+
+The pipeline knows chapters as files and imports nothing that they import:
+
+=================  ================================================================================
+``project``        what there is: folders, chapters, their order, needs and parameters
+``profiles``       which parameters a profile (``full``, ``quick``) overrides, checked
+``freshness``      the content key of a chapter: is its result still that of the sources, and if not, why
+``execute``        run one chapter with papermill and store its result, or leave everything as it was
+``update``         run what is stale, in order, and what it needs
+``progress``       progress bars in the terminal
+``render``         stage the pages and build HTML and PDF
+``latex``          is LaTeX here, and how to get it
+=================  ================================================================================
+"""

@@ -1,0 +1,201 @@
+"""What there is: the folders of the project, and its chapters with their order, needs and parameters."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import yaml
+from nbformat import NotebookNode
+
+PARAMETERS_TAG = "parameters"
+
+
+class BookError(Exception):
+    """Something that the author or reader can mend; its message is shown without a traceback."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One page of the book, as its source says.
+
+    Attributes
+    ----------
+    name : str
+        The file's name without its ending; how commands and other chapters call it.
+    docname : str
+        The entry of ``_toc.yml``: the path from the project's root, without its ending.
+    path : pathlib.Path
+        The MyST source.
+    notebook : nbformat.NotebookNode
+        The source as a notebook without outputs.
+    needs : tuple of str
+        The chapters whose files in the output folder this one reads.
+    """
+
+    name: str
+    docname: str
+    path: Path
+    notebook: NotebookNode = field(repr=False)
+    needs: tuple[str, ...] = ()
+
+    @property
+    def code_cells(self) -> list[NotebookNode]:
+        """The code cells, in order."""
+        return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether there is anything to run; a page of prose has nothing."""
+        return bool(self.code_cells)
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters cell as names and literal values, in order.
+
+        Raises
+        ------
+        BookError
+            If there are several such cells, or one holds anything but ``name = literal``.
+        """
+        cells = [cell for cell in self.code_cells if PARAMETERS_TAG in tags_of(cell)]
+        if len(cells) > 1:
+            raise BookError(f"{self.path}: {len(cells)} cells are tagged '{PARAMETERS_TAG}'; one is allowed")
+        return parse_parameters(cells[0].source, str(self.path)) if cells else {}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout: where things are, and its chapters in the order of ``_toc.yml``."""
+
+    root: Path
+    chapters: tuple[Chapter, ...]
+
+    @property
+    def build(self) -> Path:
+        """The folder of everything made; git ignores it."""
+        return self.root / "_build"
+
+    @property
+    def executable(self) -> list[Chapter]:
+        """The chapters that run."""
+        return [chapter for chapter in self.chapters if chapter.is_executable]
+
+    def chapter(self, name: str) -> Chapter:
+        """Return the chapter of that name.
+
+        Raises
+        ------
+        BookError
+            If there is none; the message lists those that exist.
+        """
+        for chapter in self.chapters:
+            if chapter.name == name:
+                return chapter
+        raise BookError(f"no chapter '{name}'; the chapters are {', '.join(c.name for c in self.chapters)}")
+
+    def needs_of(self, chapter: Chapter) -> list[Chapter]:
+        """Return the chapters that this one needs, directly or through others, in order."""
+        found: set[str] = set()
+        waiting = list(chapter.needs)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += self.chapter(name).needs
+        return [other for other in self.chapters if other.name in found]
+
+
+def tags_of(cell: NotebookNode) -> list[str]:
+    """Return the tags of a cell."""
+    return list(cell.metadata.get("tags", []))
+
+
+def parse_parameters(source: str, where: str) -> dict[str, Any]:
+    """Read a parameters cell without running it.
+
+    Parameters
+    ----------
+    source : str
+        Lines of the form ``name = literal``, with or without an annotation.
+    where : str
+        What to call the cell in an error.
+
+    Returns
+    -------
+    dict
+        Names and values in their order.
+
+    Raises
+    ------
+    BookError
+        If a statement is anything else: papermill injects after this cell, so a value derived here
+        would not follow the parameter that it is derived from.
+    """
+    parameters: dict[str, Any] = {}
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pass
+            case _:
+                raise BookError(f"{where}: the parameters cell holds '{ast.unparse(statement)}', not 'name = literal'")
+        try:
+            parameters[name] = ast.literal_eval(value)
+        except ValueError:
+            message = f"the parameter {name} = {ast.unparse(value)} is not a literal; derive it in the next cell"
+            raise BookError(f"{where}: {message}") from None
+    return parameters
+
+
+def load_project(root: Path) -> Project:
+    """Read ``_toc.yml`` and the chapters that it names.
+
+    Raises
+    ------
+    BookError
+        If a file is missing, or a chapter needs one that is unknown or does not come before it.
+    """
+    root = root.resolve()
+    contents = root / "_toc.yml"
+    if not contents.is_file():
+        raise BookError(f"{contents} is missing; run this from the project's folder")
+    chapters: list[Chapter] = []
+    for docname in _files_of(yaml.safe_load(contents.read_text(encoding="utf-8"))):
+        chapter = _load_chapter(root, docname)
+        earlier = [other.name for other in chapters if other.is_executable]
+        for name in chapter.needs:
+            if name not in earlier:
+                raise BookError(
+                    f"{chapter.path}: needs '{name}', which is not a chapter with code before it in _toc.yml; "
+                    f"those are {', '.join(earlier) or 'none'}"
+                )
+        chapters.append(chapter)
+    return Project(root=root, chapters=tuple(chapters))
+
+
+def _files_of(entry: Any) -> list[str]:
+    """List the pages of a table of contents in reading order, whatever its nesting."""
+    if isinstance(entry, list):
+        return [name for item in entry for name in _files_of(item)]
+    if not isinstance(entry, dict):
+        return []
+    own = [entry[key] for key in ("root", "file") if key in entry]
+    below = [entry[key] for key in ("parts", "chapters", "sections", "entries", "subtrees") if key in entry]
+    return own + _files_of(below)
+
+
+def _load_chapter(root: Path, docname: str) -> Chapter:
+    path = root / f"{docname}.md"
+    if not path.is_file():
+        raise BookError(f"_toc.yml names {docname}, but {path} is missing")
+    notebook = jupytext.read(path, fmt="md:myst")
+    needs = notebook.metadata.get("book", {}).get("needs") or []
+    if not isinstance(needs, list):
+        raise BookError(f"{path}: 'needs' is a list of chapter names, not {needs!r}")
+    return Chapter(name=path.stem, docname=docname, path=path, notebook=notebook, needs=tuple(needs))
