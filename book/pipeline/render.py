@@ -290,7 +290,7 @@ def _stage_configuration(project: Project, profile: Profile, executed: dict[str,
     configuration = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
     for name in configuration.get("bibtex_bibfiles") or []:
         _copy(project.root, project.root / name, folder)
-    static = project.root / "_static"
+    static = project.root / "book" / "static"
     if static.is_dir():
         shutil.copytree(static, folder / "_static")
     if profile.name != "full":
