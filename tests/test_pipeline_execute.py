@@ -159,6 +159,30 @@ def test_a_bad_cell_is_named_and_leaves_the_last_result(changed, capsys, replace
         render(*state(changed)[:2])
 
 
+def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(changed, capsys):
+    edit(
+        changed / "book/chapters/second.md",
+        "total * num_epochs\n",
+        'Path("package/helper.py").write_text("PLUS = 1")\nfrom package import helper\n',
+    )
+    before = (changed / "results/second.ipynb").read_bytes()
+    assert main(["build"], changed) == 1
+    assert "second: a module or requirements.txt changed while it ran; run it again" in capsys.readouterr().err
+    assert (changed / "results/second.ipynb").read_bytes() == before
+
+
+def test_printed_output_is_stored_in_one_piece_wherever_the_kernel_cut_it(changed):
+    edit(
+        changed / "book/chapters/second.md",
+        "total * num_epochs\n",
+        'import sys, time\nfor _ in range(3):\n    print("x", flush=True)\n    time.sleep(0.3)\n',
+    )
+    project, profile, _ = state(changed)
+    update(project, profile)
+    outputs = nbformat.read(changed / "results/second.ipynb", as_version=4).cells[-1].outputs
+    assert [(output.name, output.text) for output in outputs] == [("stdout", "x\nx\nx\n")]
+
+
 def test_one_chapter_runs_with_parameters_of_the_readers_own_in_a_folder_of_its_own(built, capsys):
     before = (built / "results/second.ipynb").read_bytes()
     assert main(["run", "second", "-p", "num_epochs", "5"], built) == 0

@@ -121,6 +121,16 @@ def test_divergence_is_recorded_with_the_finished_epochs(samples, train):
     assert reported_epochs() == diverging["num_epochs"]
 
 
+def test_short_training_beside_a_long_one_keeps_the_checkpoints_that_it_reaches_and_its_end(samples):
+    both = {"long": PARAMETERS, "short": PARAMETERS | {"num_epochs": 3}}
+    runs = train_networks(both, samples, [2, 4], "task")
+    kept = {name: sorted(file.name for file in run.folder.glob("*_weights.pkl")) for name, run in runs.items()}
+    assert kept == {
+        "long": ["2_relu_weights.pkl", "4_relu_weights.pkl"],
+        "short": ["2_relu_weights.pkl", "3_relu_weights.pkl"],
+    }
+
+
 @pytest.mark.parametrize("epochs", [[0], [5], [2.0], [True]])
 def test_checkpoint_outside_the_training_is_refused(samples, epochs):
     with pytest.raises(ValueError, match=r"checkpoint_epochs must be integers from 1 to num_epochs = 4; got"):

@@ -104,7 +104,7 @@ def train_networks(
         Parameters of ``NeuralNetwork``, without ``n_layers``.
     samples : LabelledSamples
     checkpoint_epochs : sequence of int
-        Epochs after which weights, biases and state are kept.
+        Epochs after which weights, biases and state are kept, as far as a training gets; its last epoch always is one.
     task : str
         What the terminal calls this step.
 
@@ -114,6 +114,11 @@ def train_networks(
         Under the names given.
     """
     return train_all(_train_network, "network", parameters, samples, checkpoint_epochs, task)
+
+
+def is_checkpoint(epoch: int, num_epochs: int, checkpoint_epochs: Sequence[int]) -> bool:
+    """Whether a training is saved after ``epoch``: when asked for, at its end, and now and then for safety."""
+    return epoch in (*checkpoint_epochs, num_epochs) or epoch % SAFETY_INTERVAL == 0
 
 
 def last_checkpoint(folder: Path, before: float = math.inf) -> int:
@@ -155,10 +160,10 @@ def train_all(
     -------
     dict of Training
     """
+    longest = max(one["num_epochs"] for one in parameters.values())
     for epoch in checkpoint_epochs:
-        shortest = min(one["num_epochs"] for one in parameters.values())
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= shortest:
-            raise ValueError(f"checkpoint_epochs must be integers from 1 to num_epochs = {shortest}; got {epoch!r}")
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= longest:
+            raise ValueError(f"checkpoint_epochs must be integers from 1 to num_epochs = {longest}; got {epoch!r}")
     depends_on = {
         "samples": joblib.hash(tuple(samples)),
         "checkpoint_epochs": list(checkpoint_epochs),
@@ -198,7 +203,7 @@ def _train_network(parameters, samples, checkpoint_epochs, folder, progress: Pro
         progress.advance(finished, "found")
 
     def keep(network: NeuralNetwork, epoch: int) -> None:
-        if epoch in checkpoint_epochs or epoch % SAFETY_INTERVAL == 0:
+        if is_checkpoint(epoch, network.num_epochs, checkpoint_epochs):
             save_checkpoint(network, folder)
         progress.advance(note=f"{network.activation}, loss {network.history_['train_loss'][-1]:.3f}")
 

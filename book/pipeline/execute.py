@@ -32,7 +32,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from book.pipeline.freshness import Status, external_imports
+from book.pipeline.freshness import Status, components_of, external_imports
 from book.pipeline.profiles import Profile
 from book.pipeline.progress import Progress
 from book.pipeline.project import BookError, Project, tags_of
@@ -64,7 +64,8 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
     Raises
     ------
     ChapterError
-        If a cell fails, or writes anything to the error output. The previous result is left as it was.
+        If a cell fails or writes anything to the error output, or if the sources change meanwhile. The previous
+        result is left as it was.
     """
     chapter = status.chapter
     models = models_folder(project, profile, chapter.name)
@@ -85,6 +86,10 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         }
         with _environment(environment):
             executed = _run(project, profile, status, progress)
+    if components_of(project.root, chapter, profile.parameters(chapter), {}) != {
+        name: value for name, value in status.components.items() if not name.startswith("needs ")
+    }:
+        raise ChapterError(f"{chapter.name}: a module or requirements.txt changed while it ran; run it again")
     _refuse_what_must_not_be_published(project, chapter.name, executed)
     _clean(executed)
     executed.metadata["book"] = {
