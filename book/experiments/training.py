@@ -64,7 +64,7 @@ def as_samples(part: Part) -> np.ndarray:
 
 
 def training_samples(split: Split, num_train: int) -> LabelledSamples:
-    """Training and validation samples, the training part cut to the first ``num_train`` of each class in turn.
+    """Training and validation samples, the training part cut to the first ``num_train / 10`` of each class.
 
     Raises
     ------
@@ -127,6 +127,13 @@ def last_checkpoint(folder: Path, before: float = math.inf) -> int:
     return max((epoch for epoch in epochs if epoch < before), default=0)
 
 
+def refuse_diverged(trainings: Mapping[str, Training]) -> None:
+    """Raise ValueError that names each training which diverged, where all of them are needed to the end."""
+    diverged = [f"{name} in epoch {run.diverged_epoch}" for name, run in trainings.items() if run.diverged_epoch]
+    if diverged:
+        raise ValueError(f"learning_rate must be low enough for training to end; diverged: {', '.join(diverged)}")
+
+
 def deliver_checkpoints(training: Training, activation: str, epochs: Sequence[int], folder: Path) -> list[Path]:
     """Copy a training's pickles, two for each of ``epochs``, into ``folder``; returns their new paths."""
     delivered = []
@@ -175,7 +182,6 @@ def train_all(
         for name, one in parameters.items()
     }
     with reported(task, sum(one["num_epochs"] for one in parameters.values())) as progress:
-        # Numbers are a training's own business, joblib's only where it runs: each process keeps to one thread.
         runs = Parallel()(
             delayed(_train_or_find)(train, one, samples, checkpoint_epochs, folders[name], progress)
             for name, one in parameters.items()
