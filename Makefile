@@ -40,10 +40,11 @@ latex: $(INSTALLED) ## install what the PDF needs, where that is possible withou
 clean: ## remove everything that was made, but the published results
 	rm -rf _build
 
-# The stamp is as old as the requirements that it was installed from.
-$(INSTALLED): requirements.txt
+# The stamp is as old as the versions that it was installed from. A venv that fails may leave half a folder.
+$(INSTALLED): requirements.txt constraints.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	@test -x $(PYTHON) || python3 -m venv $(VENV) > /dev/null || { rm -rf $(VENV); \
+		echo "could not make $(VENV); on Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing requirements.txt into $(VENV)"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@

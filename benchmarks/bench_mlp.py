@@ -5,7 +5,6 @@ ratio within a round, because the machine's speed drifts. The floor is the bare 
 implementation that calls the same BLAS can be faster.
 """
 
-import argparse
 import time
 import warnings
 from itertools import pairwise
@@ -21,6 +20,7 @@ from mlp_core import NeuralNetwork
 
 SIZES = [784, 256, 128, 64, 10]
 LEARNING_RATE, BATCH_SIZE = 0.1, 32
+ROUNDS = 7
 
 
 def numpy_epoch(X, y):
@@ -90,9 +90,6 @@ def matrix_products(X, y):
 
 def main():
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
     warnings.simplefilter("ignore", ConvergenceWarning)
     train = split_80_10_10(seed=0).train
     X, y = flatten(scale_to_unit(train.images)), train.labels
@@ -106,7 +103,7 @@ def main():
     seconds = {name: [] for name in contestants}
     torch.set_num_threads(1)
     with threadpool_limits(limits=1):
-        for _ in range(rounds + 1):
+        for _ in range(ROUNDS + 1):
             for name, run in contestants.items():
                 start = time.perf_counter()
                 run()
@@ -114,7 +111,7 @@ def main():
     seconds = {name: np.array(measured[1:]) for name, measured in seconds.items()}  # the first round warms up
     own = seconds["NumPy network, training pass"]
     print(
-        f"One epoch, {len(X):,} images, batches of {BATCH_SIZE}, float32, one thread; median of {rounds} rounds in turn"
+        f"One epoch, {len(X):,} images, batches of {BATCH_SIZE}, float32, one thread; median of {ROUNDS} rounds in turn"
     )
     print(f"{'':30}{'seconds':>9}{'images/s':>10}   times our training pass (min to max)")
     for name, measured in seconds.items():

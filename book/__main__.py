@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 from book.pipeline import latex
 from book.pipeline.freshness import statuses
 from book.pipeline.pictures import publish_pictures
-from book.pipeline.profiles import Profile, check_overrides, load_profile, parse_value, run_profile
+from book.pipeline.profiles import Profile, load_profile, read_overrides, run_profile
 from book.pipeline.project import BookError, Project, load_project
 from book.pipeline.render import render
-from book.pipeline.update import run_one, update
+from book.pipeline.update import left_by_rerun, rerun, run_one, update
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
@@ -59,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (build, status):
         command.add_argument("--profile", default="full", metavar="NAME", help="full (default) or quick")
 
-    rerun = commands.add_parser("rerun", help="forget all trained networks, run every chapter and build the full book")
-    rerun.set_defaults(command=_rerun)
+    anew = commands.add_parser("rerun", help="forget all trained networks, run every chapter and build the full book")
+    anew.set_defaults(command=_rerun)
 
     run = commands.add_parser("run", help="run one chapter with other parameters into a folder of its own")
     run.set_defaults(command=_run)
@@ -101,20 +100,20 @@ def _publish(project: Project, profile: Profile) -> int:
 
 def _status(root: Path, options: argparse.Namespace) -> int:
     project = load_project(root)
-    found = statuses(project, load_profile(project, options.profile))
+    profile = load_profile(project, options.profile)
+    found = statuses(project, profile)
     width = max(map(len, found), default=0)
     for name, status in found.items():
         print(f"{name:{width}}  {'fresh' if status.is_fresh else 'stale: ' + '; '.join(status.reasons)}")
+    if left := left_by_rerun(project, profile):
+        print(f"a rerun is unfinished; the next build also runs {', '.join(left)}")
     return 0 if all(status.is_fresh for status in found.values()) else 1
 
 
 def _rerun(root: Path, options: argparse.Namespace) -> int:
     project = load_project(root)
     profile = load_profile(project, "full")
-    # The published results stay until new ones take their place: an interrupted run loses nothing.
-    for folder in (project.build / "cache", project.root / profile.output / "models"):
-        shutil.rmtree(folder, ignore_errors=True)
-    update(project, profile, everything=True)
+    rerun(project, profile)
     return _publish(project, profile)
 
 
@@ -123,10 +122,7 @@ def _run(root: Path, options: argparse.Namespace) -> int:
     chapter = project.chapter(options.chapter)
     if not chapter.is_executable:
         raise BookError(f"{chapter.name} has no code to run")
-    values = {}
-    for name, text in options.parameters:
-        values[name] = parse_value(text, chapter.parameters.get(name))
-    check_overrides(chapter, values, "-p")
+    values = read_overrides(chapter, options.parameters)
     status = run_one(project, run_profile(project, chapter, values), chapter)
     print(status.result)
     return 0

@@ -11,11 +11,11 @@ import pickle
 import tempfile
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from mlp_core.network import NeuralNetwork
+from mlp_core.network import NeuralNetwork, NotFittedError
 from mlp_core.validation import check_integer
 
 PICKLE_PROTOCOL = 4
@@ -49,10 +49,12 @@ def save_checkpoint(network: NeuralNetwork, folder: str | os.PathLike) -> Checkp
     Raises
     ------
     NotFittedError
-        Before any training.
+        Before any epoch is finished.
     """
     network._check_fitted()
     epoch = len(network.history_["train_loss"])
+    if epoch == 0:
+        raise NotFittedError("this NeuralNetwork has not finished an epoch yet: there is nothing to save")
     files = checkpoint_files(folder, epoch, network.activation)
     Path(folder).mkdir(parents=True, exist_ok=True)
     _write_atomically(files.weights, pickle.dumps(network.weights_, PICKLE_PROTOCOL))
@@ -132,22 +134,51 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
     return network
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that can build NumPy arrays and nothing else."""
+class _FloatDtype:
+    """Stands in for ``numpy.dtype`` in a pickle: plain floating-point numbers and nothing else."""
 
-    ALLOWED = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.multiarray", "_reconstruct"),  # its name before NumPy 2
-        }
-    )
+    def __init__(self, code, align=False, copy=True):
+        if code not in ("f2", "f4", "f8"):
+            raise pickle.UnpicklingError(f"dtype {code!r} is not a floating-point number")
+        self._code = code
+
+    def __setstate__(self, state):
+        byte_order = state[1]
+        if byte_order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"byte order {byte_order!r} is none")
+        self.dtype = np.dtype(byte_order + self._code)
+
+
+class _PickledArray:
+    """Stands in for the array that NumPy would build: its numbers are copied from the bytes, with NumPy's checks."""
+
+    def __init__(self, subtype, shape, typecode):
+        pass  # NumPy starts from an empty array as well; everything is in the state
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, raw = state
+        if not isinstance(dtype, _FloatDtype) or not isinstance(raw, bytes):
+            raise pickle.UnpicklingError("an array of something else than floating-point numbers")
+        self.array = np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if is_fortran else "C").copy()
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that gives arrays of floats, as :class:`_PickledArray`, and never calls into anything else.
+
+    NumPy's own constructors stay out of reach as well: ``dtype.__setstate__`` trusts what it is given.
+    """
+
+    STAND_INS: ClassVar = {
+        ("numpy", "ndarray"): _PickledArray,
+        ("numpy", "dtype"): _FloatDtype,
+        ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
+        ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # its name before NumPy 2
+    }
 
     def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in self.STAND_INS:
             raise pickle.UnpicklingError(f"{module}.{name} is not part of a NumPy array")
-        return super().find_class(module, name)
+        return self.STAND_INS[module, name]
 
 
 def _load_arrays(path: Path) -> list[np.ndarray]:
@@ -158,8 +189,9 @@ def _load_arrays(path: Path) -> list[np.ndarray]:
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise CheckpointError(f"{path} is damaged or holds something else than NumPy arrays: {error}") from error
     is_list = isinstance(arrays, list) and len(arrays) > 0
-    if not is_list or not all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in arrays):
+    if not is_list or not all(isinstance(array, _PickledArray) and hasattr(array, "array") for array in arrays):
         raise CheckpointError(f"{path} must hold a list of NumPy arrays of floats")
+    arrays = [array.array for array in arrays]
     if not all(np.isfinite(array).all() for array in arrays):
         raise CheckpointError(f"{path} holds values that are not finite")
     return arrays

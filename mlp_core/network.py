@@ -311,7 +311,9 @@ class NeuralNetwork:
         """
         self._check_fitted()
         X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
-        A = self._forward(X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            A = self._forward(X)
+        self._check_logits(A[-1], X)
         loss = float(cross_entropy(A[-1], labels).mean())
         return loss, *self._backward(A, cross_entropy_gradient(A[-1], labels))
 
@@ -331,15 +333,17 @@ class NeuralNetwork:
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
         """Mean cross-entropy in nats, and accuracy in [0, 1], of labelled samples."""
         self._check_fitted()
-        return self._evaluate(*self._check_labelled(("X", "y"), X, y, self.classes_))
+        X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
+        loss, accuracy = self._evaluate(X, labels)
+        self._check_logits(loss, X)
+        return loss, accuracy
 
     def _logits(self, X):
         self._check_fitted()
         X = as_samples("X", X, self.layer_sizes[0], self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             logits = np.concatenate([self._forward(chunk)[-1] for chunk in _chunks(X)])
-        if not np.isfinite(logits).all():
-            raise ValueError(f"X must be small enough for finite logits in {self.dtype}; got up to {np.abs(X).max():g}")
+        self._check_logits(logits, X)
         return logits
 
     def _evaluate(self, X, labels):
@@ -376,6 +380,11 @@ class NeuralNetwork:
         """Samples and class indices of labelled data, checked; ``names`` are those of X and y in errors."""
         X = as_samples(names[0], X, self.layer_sizes[0], self.dtype)
         return X, as_class_indices(names[1], as_labels(names[1], y, len(X)), classes)
+
+    def _check_logits(self, logits, X):
+        """Refuse samples that overflow; takes logits or what is computed from them."""
+        if not np.isfinite(logits).all():
+            raise ValueError(f"X must be small enough for finite logits in {self.dtype}; got up to {np.abs(X).max():g}")
 
     def _check_fitted(self):
         if not hasattr(self, "weights_"):

@@ -201,7 +201,7 @@ def test_files_are_moved_into_place_whole(tmp_path, monkeypatch):
 def test_saving_before_training_is_refused(tmp_path):
     with pytest.raises(NotFittedError):
         save_checkpoint(make_network(), tmp_path)
-    with pytest.raises(ValueError, match="epoch must be an integer of at least 1; got 0"):
+    with pytest.raises(NotFittedError, match="has not finished an epoch yet"):
         save_checkpoint(make_network().initialize(Y), tmp_path)
     assert contents(tmp_path) == {}
 

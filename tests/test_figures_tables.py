@@ -102,7 +102,7 @@ def test_curves_that_are_not_finite_are_drawn_as_gaps():
     figure, axes = plt.subplots()
     figures.plot_activation(axes, range(5), [np.nan] * 5, "linear")
     figures.plot_activation(axes, range(5), [1, 2, np.inf, np.nan, np.nan], "relu")
-    figures.plot_history(axes, {"train_loss": [np.nan] * 3, "validation_loss": [1, np.inf, np.nan]}, marker="o")
+    figures.plot_history(axes, {"train_loss": [np.nan] * 3, "validation_loss": [1, np.inf, np.nan]})
     figure.canvas.draw()
     assert axes.get_ylim()[1] < 3
 
@@ -110,15 +110,14 @@ def test_curves_that_are_not_finite_are_drawn_as_gaps():
 def test_history_is_drawn_from_epoch_1_solid_for_training_and_dashed_for_validation():
     _, axes = plt.subplots()
     history = {"train_loss": [3, 2, 1], "validation_loss": [3, 2.5, 2.6], "train_accuracy": [0, 0, 0]}
-    figures.plot_history(axes, history, color="red", marker="o", label="tanh")
+    figures.plot_history(axes, history, color="red")
     train, validation = axes.get_lines()
     assert (train.get_linestyle(), validation.get_linestyle()) == ("-", "--")
-    assert {train.get_marker(), validation.get_marker()} == {"o"}
     assert {train.get_color(), validation.get_color()} == {"red"}
     assert train.get_xdata().tolist() == [1, 2, 3]
     assert train.get_ydata().tolist() == [3, 2, 1]
     assert validation.get_ydata().tolist() == [3, 2.5, 2.6]
-    assert [train.get_label(), validation.get_label()] == ["tanh, training", "tanh, validation"]
+    assert [train.get_label(), validation.get_label()] == ["training", "validation"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss")
 
 

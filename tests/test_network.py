@@ -1017,5 +1017,14 @@ def test_samples_too_large_for_the_weights_are_refused_rather_than_given_nan_pro
     network = small_network("linear", num_epochs=2, dtype="float32").fit(X, y)
     for W in network.weights_:
         W *= 100
-    with pytest.raises(ValueError, match="X must be small enough for finite logits in float32; got up to 3e"):
-        network.predict_proba(np.full_like(X, 3e38))
+    huge = np.full_like(X, 3e38)
+    uses = [
+        lambda: network.predict_proba(huge),
+        lambda: network.predict(huge),
+        lambda: network.score(huge, y),
+        lambda: network.evaluate(huge, y),
+        lambda: network.gradients(huge, y),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match="X must be small enough for finite logits in float32; got up to 3e"):
+            use()

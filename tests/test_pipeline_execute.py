@@ -14,8 +14,12 @@ import psutil
 import pytest
 from conftest import ROOT, edit, make_project
 
+import book.__main__ as command
 from book.__main__ import main
+from book.pipeline import update as updating
+from book.pipeline.execute import ChapterError
 from book.pipeline.freshness import statuses
+from book.pipeline.pictures import publish_pictures
 from book.pipeline.profiles import load_profile
 from book.pipeline.project import load_project
 from book.pipeline.render import render
@@ -159,6 +163,30 @@ def test_a_bad_cell_is_named_and_leaves_the_last_result(changed, capsys, replace
         render(*state(changed)[:2])
 
 
+def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(changed, capsys):
+    edit(
+        changed / "book/chapters/second.md",
+        "total * num_epochs\n",
+        'Path("package/helper.py").write_text("PLUS = 1")\nfrom package import helper\n',
+    )
+    before = (changed / "results/second.ipynb").read_bytes()
+    assert main(["build"], changed) == 1
+    assert "second: a module or requirements.txt changed while it ran; run it again" in capsys.readouterr().err
+    assert (changed / "results/second.ipynb").read_bytes() == before
+
+
+def test_printed_output_is_stored_in_one_piece_wherever_the_kernel_cut_it(changed):
+    edit(
+        changed / "book/chapters/second.md",
+        "total * num_epochs\n",
+        'import sys, time\nfor _ in range(3):\n    print("x", flush=True)\n    time.sleep(0.3)\n',
+    )
+    project, profile, _ = state(changed)
+    update(project, profile)
+    outputs = nbformat.read(changed / "results/second.ipynb", as_version=4).cells[-1].outputs
+    assert [(output.name, output.text) for output in outputs] == [("stdout", "x\nx\nx\n")]
+
+
 def test_one_chapter_runs_with_parameters_of_the_readers_own_in_a_folder_of_its_own(built, capsys):
     before = (built / "results/second.ipynb").read_bytes()
     assert main(["run", "second", "-p", "num_epochs", "5"], built) == 0
@@ -206,6 +234,60 @@ def test_an_interrupt_ends_the_kernel_and_its_workers_and_leaves_the_last_result
     after = files(changed)
     assert after["results/second.ipynb"] == before["results/second.ipynb"]
     assert set(after) <= set(before)
+
+
+def test_an_unfinished_rerun_goes_on_with_the_chapters_that_it_did_not_reach(changed, monkeypatch, capsys):
+    (changed / "_build/cache").mkdir()
+    (changed / "_build/cache/network").write_text("trained")
+    ran, obstacles = [], [ChapterError("second: failed"), KeyboardInterrupt("second, code cell 2 of 2")]
+    execute = updating.execute_chapter
+
+    def execute_unless_obstacle(project, profile, status):
+        if status.chapter.name == "second" and obstacles:
+            raise obstacles.pop()
+        execute(project, profile, status)
+        ran.append(status.chapter.name)
+
+    monkeypatch.setattr(updating, "execute_chapter", execute_unless_obstacle)
+    monkeypatch.setattr(command, "_publish", lambda project, profile: 0)
+
+    assert main(["rerun"], changed) == 130
+    assert ran == ["first"]
+    assert not (changed / "_build/cache").exists()
+    assert main(["status"], changed) == 0, "the old result is still that of the sources"
+    captured = capsys.readouterr()
+    assert "interrupted in second, code cell 2 of 2; the next build takes up from there" in captured.err
+    assert captured.out.splitlines()[-1] == "a rerun is unfinished; the next build also runs second"
+
+    assert main(["build"], changed) == 1, "the second chapter fails"
+    assert ran == ["first"]
+    assert main(["build"], changed) == 0
+    assert ran == ["first", "second"]
+    assert "second: running (rerun was interrupted)" in capsys.readouterr().err
+
+    assert not (changed / "_build/full/rerun.json").exists()
+    assert main(["build"], changed) == 0
+    assert ran == ["first", "second"]
+    assert main(["status"], changed) == 0
+    assert "rerun" not in capsys.readouterr().out
+
+
+def test_a_rerun_that_comes_to_its_end_leaves_nothing_to_do(changed, monkeypatch):
+    ran = []
+    monkeypatch.setattr(updating, "execute_chapter", lambda project, profile, status: ran.append(status.chapter.name))
+    project, profile, _ = state(changed)
+    assert [chapter.name for chapter in updating.rerun(project, profile)] == ran == ["first", "second"]
+    assert not (changed / "_build/full/rerun.json").exists()
+    assert update(project, profile) == []
+
+
+def test_a_picture_has_the_name_that_the_source_gives_its_figure(changed):
+    edit(changed / "book/chapters/first.md", "name: fig-line", "name: fig-rising")
+    (changed / "README.md").write_text("![A line](results/figures/fig-rising.svg)")
+    project, profile, found = state(changed)
+    assert found["first"].is_fresh, "a name is no reason to run"
+    assert publish_pictures(project, profile, changed) == [changed / "results/figures/fig-rising.svg"]
+    assert "<svg" in (changed / "results/figures/fig-rising.svg").read_text()
 
 
 def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):

@@ -1,5 +1,7 @@
 """Parameters: what is refused before anything runs."""
 
+import re
+
 import pytest
 from conftest import edit
 
@@ -26,6 +28,8 @@ from book.pipeline.project import BookError, load_project
         ([1], [0.5], True),
         ([], [1], True),
         ([1], [], True),
+        ({1, 2}, None, False),
+        ([b"a"], [], False),
         (1, [1], False),
         ({"a": 1}, {}, True),
     ],
@@ -57,7 +61,22 @@ def test_a_command_line_value_is_read_as_the_parameter_wants_it(text, default, e
         (["run", "third"], ["no chapter 'third'", "introduction, first, second"]),
         (["run", "introduction"], ["introduction has no code"]),
         (["run", "first", "-p", "num_epoch", "5"], ["no parameter 'num_epoch'", "num_epochs = 3", "seed = 7"]),
-        (["run", "first", "-p", "num_epochs", "many"], ["num_epochs = 'many' is text", "wants a whole number"]),
+        (
+            ["run", "first", "-p", "num_epochs", "many"],
+            ["num_epochs = 'many' is text", "wants a whole number", "the parameters of first are", "seed = 7"],
+        ),
+        (
+            ["run", "first", "-p", "num_epochs", "[5"],
+            ["num_epochs = [5 can't be read", "wants a whole number, such as its default 3", "seed = 7"],
+        ),
+        (
+            ["run", "first", "-p", "clip", "{[]: 1}"],
+            ["clip = {[]: 1} can't be read", "wants numbers, texts", "seed = 7"],
+        ),
+        (["run", "first", "-p", "clip", "a: b: c"], ["clip = a: b: c can't be read"]),
+        (["run", "first", "-p", "clip", "2026-13-45"], ["clip = 2026-13-45 can't be read"]),
+        (["run", "first", "-p", "clip", "2026-11-23"], ["clip = datetime.date(2026, 11, 23) is date", "wants numbers"]),
+        (["run", "first", "-p", "num_epoch", "[5"], ["no parameter 'num_epoch'", "num_epochs = 3"]),
         (["run", "first", "-p", "num_epochs", "2.5"], ["num_epochs = 2.5 is a number", "wants a whole number"]),
         (["build", "--profile", "fast"], ["no profile 'fast'", "full, quick"]),
     ],
@@ -81,6 +100,24 @@ def test_a_mistaken_profile_is_refused(root, old, new, message):
     edit(root / "book/pipeline/profiles.yml", old, new)
     with pytest.raises(BookError, match=message):
         load_profile(load_project(root), "quick")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("num_epochs = = 3", "the parameters cell, line 1: invalid syntax: num_epochs = = 3"),
+        ("num_epochs = 3 * 2", "the parameter num_epochs = 3 * 2 is not a literal"),
+        ("num_epochs = {[]: 1}", "the parameter num_epochs = {[]: 1} is not a literal"),
+        ("num_epochs = {1, 2}", "the parameter num_epochs = {1, 2} is not made of numbers, texts"),
+        ("num_epochs += 1", "the parameters cell holds 'num_epochs += 1'"),
+    ],
+)
+def test_a_mistaken_parameters_cell_is_refused(root, capsys, line, message):
+    edit(root / "book/chapters/first.md", "num_epochs = 3", line)
+    assert main(["status"], root) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert re.search(f"first.md: {re.escape(message)}", error), error
 
 
 def test_a_needed_chapter_takes_the_parameters_that_it_shares(root):

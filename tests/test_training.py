@@ -17,6 +17,7 @@ from book.experiments.sklearn_mlp import (
 from book.experiments.training import (
     LabelledSamples,
     deliver_checkpoints,
+    refuse_diverged,
     train_networks,
     training_samples,
 )
@@ -44,6 +45,7 @@ def samples():
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storage, "ROOT", tmp_path)
     monkeypatch.setenv("BOOK_PROGRESS", str(tmp_path / "progress"))
     with parallel_config(backend="sequential"):
         yield
@@ -121,11 +123,29 @@ def test_divergence_is_recorded_with_the_finished_epochs(samples, train):
     assert reported_epochs() == diverging["num_epochs"]
 
 
+def test_diverged_training_is_refused_by_name_where_it_is_needed(samples):
+    diverging = PARAMETERS | {"activation": "linear", "layer_sizes": [6, 8, 8, 8, 3], "learning_rate": 50.0}
+    runs = train_networks({"good": PARAMETERS, "bad": diverging}, samples, [4], "task")
+    refuse_diverged({"good": runs["good"]})
+    with pytest.raises(ValueError, match=rf"diverged: bad in epoch {runs['bad'].diverged_epoch}$"):
+        refuse_diverged(runs)
+
+
+def test_short_training_beside_a_long_one_keeps_the_checkpoints_that_it_reaches_and_its_end(samples):
+    both = {"long": PARAMETERS, "short": PARAMETERS | {"num_epochs": 3}}
+    runs = train_networks(both, samples, [2, 4], "task")
+    kept = {name: sorted(file.name for file in run.folder.glob("*_weights.pkl")) for name, run in runs.items()}
+    assert kept == {
+        "long": ["2_relu_weights.pkl", "4_relu_weights.pkl"],
+        "short": ["2_relu_weights.pkl", "3_relu_weights.pkl"],
+    }
+
+
 @pytest.mark.parametrize("epochs", [[0], [5], [2.0], [True]])
 def test_checkpoint_outside_the_training_is_refused(samples, epochs):
     with pytest.raises(ValueError, match=r"checkpoint_epochs must be integers from 1 to num_epochs = 4; got"):
         train_networks({"a": PARAMETERS}, samples, epochs, "task")
-    assert not storage.CACHE.exists()
+    assert not (storage.ROOT / "_build").exists()
 
 
 def test_delivered_files_have_the_names_of_the_assignment(samples, tmp_path):

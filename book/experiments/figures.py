@@ -126,8 +126,6 @@ def plot_history(
     metric: str = "loss",
     *,
     color: str = BLUE,
-    marker: str = "",
-    label: str = "",
 ) -> None:
     """Draw a metric against the epoch: solid for training, dashed for validation.
 
@@ -140,10 +138,8 @@ def plot_history(
         finite leave a gap.
     metric : str
         What to draw, "loss" or "accuracy" for instance.
-    color, marker : str
-        The colour and the marker of both curves; two models on the same axes should differ in both.
-    label : str
-        A name put before "training" and "validation" in the legend, where several models share the axes.
+    color : str
+        The colour of both curves.
 
     Raises
     ------
@@ -156,9 +152,8 @@ def plot_history(
         values = np.asarray(history.get(f"{part}_{metric}", []), dtype=float)
         if len(values) == 0:
             continue
-        name = f"{label}, {PART_LABELS[part]}" if label else PART_LABELS[part]
-        style = {"linestyle": line, "color": color, "marker": marker, "markevery": _marker_step(len(values))}
-        axes.plot(np.arange(1, len(values) + 1), values, label=name, **style)
+        epochs = np.arange(1, len(values) + 1)
+        axes.plot(epochs, values, label=PART_LABELS[part], linestyle=line, color=color)
     axes.set_xlabel("epoch")
     axes.set_ylabel(metric)
     axes.xaxis.get_major_locator().set_params(integer=True)

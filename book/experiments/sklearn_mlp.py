@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 from book.experiments.progress import Progress
-from book.experiments.training import SAFETY_INTERVAL, LabelledSamples, Training, train_all
+from book.experiments.training import LabelledSamples, Training, is_checkpoint, train_all
 from mlp_core import WEIGHT_INITS, NeuralNetwork
 
 SKLEARN_ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "linear": "identity", "tanh": "tanh"}
@@ -114,7 +114,7 @@ def _train_sklearn_mlp(parameters, samples, checkpoint_epochs, folder, progress:
         validation = probe.evaluate(samples.X_validation, samples.y_validation)
         for key, value in zip(history, (*train, *validation), strict=True):
             history[key].append(value)
-        if epoch in checkpoint_epochs or epoch % SAFETY_INTERVAL == 0:
+        if is_checkpoint(epoch, num_epochs, checkpoint_epochs):
             _save(mlp, history, sklearn_checkpoint(folder, epoch, activation))
         progress.advance(note=f"{activation}, loss {train[0]:.3f}")
     return history, None

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-CACHE = Path("_build/cache")
+ROOT = Path(__file__).parents[2]
 DEFAULT_OUTPUT = "_build/manual"
 
 
@@ -17,15 +17,16 @@ def models_folder(chapter: str) -> Path:
     """Folder for the files that ``chapter`` leaves to others.
 
     It lies in the output folder of the run, which the pipeline names in the environment variable ``BOOK_OUTPUT``;
-    a chapter that is run by hand writes to ``_build/manual``.
+    a chapter that is run by hand writes to ``_build/manual``. Both are relative to the project's root, wherever the
+    kernel was started.
     """
-    folder = Path(os.environ.get("BOOK_OUTPUT", DEFAULT_OUTPUT)) / "models" / chapter
+    folder = ROOT / os.environ.get("BOOK_OUTPUT", DEFAULT_OUTPUT) / "models" / chapter
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def keyed_folder(name: str, depends_on: Mapping[str, Any]) -> Path:
-    """Folder for an expensive step, named by a hash of all that its result depends on.
+    """Folder in ``_build/cache`` for an expensive step, named by a hash of all that its result depends on.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def keyed_folder(name: str, depends_on: Mapping[str, Any]) -> Path:
         Values that JSON can write.
     """
     text = json.dumps(depends_on, sort_keys=True)
-    folder = CACHE / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    folder = ROOT / "_build" / "cache" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -64,7 +64,7 @@ def as_samples(part: Part) -> np.ndarray:
 
 
 def training_samples(split: Split, num_train: int) -> LabelledSamples:
-    """Training and validation samples, the training part cut to the first ``num_train`` of each class in turn.
+    """Training and validation samples, the training part cut to the first ``num_train / 10`` of each class.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def train_networks(
         Parameters of ``NeuralNetwork``, without ``n_layers``.
     samples : LabelledSamples
     checkpoint_epochs : sequence of int
-        Epochs after which weights, biases and state are kept.
+        Epochs after which weights, biases and state are kept, as far as a training gets; its last epoch always is one.
     task : str
         What the terminal calls this step.
 
@@ -116,10 +116,22 @@ def train_networks(
     return train_all(_train_network, "network", parameters, samples, checkpoint_epochs, task)
 
 
+def is_checkpoint(epoch: int, num_epochs: int, checkpoint_epochs: Sequence[int]) -> bool:
+    """Whether a training is saved after ``epoch``: when asked for, at its end, and now and then for safety."""
+    return epoch in (*checkpoint_epochs, num_epochs) or epoch % SAFETY_INTERVAL == 0
+
+
 def last_checkpoint(folder: Path, before: float = math.inf) -> int:
     """Epoch of the last checkpoint of one of our networks in ``folder`` before an epoch; 0 if there is none."""
     epochs = (int(path.name.split("_")[0]) for path in folder.glob("*_state.npz"))
     return max((epoch for epoch in epochs if epoch < before), default=0)
+
+
+def refuse_diverged(trainings: Mapping[str, Training]) -> None:
+    """Raise ValueError that names each training which diverged, where all of them are needed to the end."""
+    diverged = [f"{name} in epoch {run.diverged_epoch}" for name, run in trainings.items() if run.diverged_epoch]
+    if diverged:
+        raise ValueError(f"learning_rate must be low enough for training to end; diverged: {', '.join(diverged)}")
 
 
 def deliver_checkpoints(training: Training, activation: str, epochs: Sequence[int], folder: Path) -> list[Path]:
@@ -155,10 +167,10 @@ def train_all(
     -------
     dict of Training
     """
+    longest = max(one["num_epochs"] for one in parameters.values())
     for epoch in checkpoint_epochs:
-        shortest = min(one["num_epochs"] for one in parameters.values())
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= shortest:
-            raise ValueError(f"checkpoint_epochs must be integers from 1 to num_epochs = {shortest}; got {epoch!r}")
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= longest:
+            raise ValueError(f"checkpoint_epochs must be integers from 1 to num_epochs = {longest}; got {epoch!r}")
     depends_on = {
         "samples": joblib.hash(tuple(samples)),
         "checkpoint_epochs": list(checkpoint_epochs),
@@ -170,7 +182,6 @@ def train_all(
         for name, one in parameters.items()
     }
     with reported(task, sum(one["num_epochs"] for one in parameters.values())) as progress:
-        # Numbers are a training's own business, joblib's only where it runs: each process keeps to one thread.
         runs = Parallel()(
             delayed(_train_or_find)(train, one, samples, checkpoint_epochs, folders[name], progress)
             for name, one in parameters.items()
@@ -198,7 +209,7 @@ def _train_network(parameters, samples, checkpoint_epochs, folder, progress: Pro
         progress.advance(finished, "found")
 
     def keep(network: NeuralNetwork, epoch: int) -> None:
-        if epoch in checkpoint_epochs or epoch % SAFETY_INTERVAL == 0:
+        if is_checkpoint(epoch, network.num_epochs, checkpoint_epochs):
             save_checkpoint(network, folder)
         progress.advance(note=f"{network.activation}, loss {network.history_['train_loss'][-1]:.3f}")
 

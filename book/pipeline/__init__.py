@@ -7,9 +7,10 @@ The pipeline knows chapters as files and imports nothing that they import:
 ``profiles``       which parameters a profile (``full``, ``quick``) overrides, checked
 ``freshness``      the content key of a chapter: is its result still that of the sources, and if not, why
 ``execute``        run one chapter with papermill and store its result, or leave everything as it was
-``update``         run what is stale, in order, and what it needs
+``update``         run what is stale, in order, and what it needs; what an interrupted rerun has left to do
 ``progress``       progress bars in the terminal
 ``render``         stage the pages and build HTML and PDF
+``pictures``       the figures that the README shows, taken from the results
 ``latex``          is LaTeX here, and how to get it
 =================  ================================================================================
 """

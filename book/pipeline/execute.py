@@ -32,7 +32,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from book.pipeline.freshness import Status, external_imports
+from book.pipeline.freshness import Status, components_of, external_imports
 from book.pipeline.profiles import Profile
 from book.pipeline.progress import Progress
 from book.pipeline.project import BookError, Project, tags_of
@@ -64,7 +64,8 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
     Raises
     ------
     ChapterError
-        If a cell fails, or writes anything to the error output. The previous result is left as it was.
+        If a cell fails or writes anything to the error output, or if the sources change meanwhile. The previous
+        result is left as it was.
     """
     chapter = status.chapter
     models = models_folder(project, profile, chapter.name)
@@ -85,6 +86,10 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         }
         with _environment(environment):
             executed = _run(project, profile, status, progress)
+    if components_of(project.root, chapter, profile.parameters(chapter), {}) != {
+        name: value for name, value in status.components.items() if not name.startswith("needs ")
+    }:
+        raise ChapterError(f"{chapter.name}: a module or requirements.txt changed while it ran; run it again")
     _refuse_what_must_not_be_published(project, chapter.name, executed)
     _clean(executed)
     executed.metadata["book"] = {
@@ -97,9 +102,9 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.monotonic() - started),
     }
-    _write_atomically(status.result, nbformat.writes(executed) + "\n")
+    write_atomically(status.result, nbformat.writes(executed) + "\n")
     files = {path.relative_to(models).as_posix(): _sha256(path) for path in _files(models)}
-    _write_atomically(stamp, json.dumps({"key": status.key, "files": files}, indent=1) + "\n")
+    write_atomically(stamp, json.dumps({"key": status.key, "files": files}, indent=1) + "\n")
 
 
 def models_folder(project: Project, profile: Profile, name: str) -> Path:
@@ -117,6 +122,35 @@ def models_are_there(project: Project, profile: Profile, status: Status) -> bool
         )
     except (OSError, ValueError, KeyError, AttributeError):
         return False
+
+
+def code_cells_with_runs(source: NotebookNode, executed: NotebookNode) -> list[tuple[NotebookNode, NotebookNode]]:
+    """Pair each code cell of a chapter's source with the cell of its run that has its outputs.
+
+    Parameters
+    ----------
+    source : nbformat.NotebookNode
+        The current source, whose prose and metadata may be newer than the run.
+    executed : nbformat.NotebookNode
+        The stored result, with papermill's own cell in it.
+
+    Raises
+    ------
+    ValueError
+        If the result is not of this source: the numbers of cells differ.
+    """
+    return list(zip(_code_cells(source), _code_cells(executed), strict=True))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that at any time it is either the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class _KernelManager(AsyncKernelManager):
@@ -198,7 +232,7 @@ def _where(cells: list[NotebookNode], index: int) -> str:
 
 def _refuse_what_must_not_be_published(project: Project, name: str, executed: NotebookNode) -> None:
     """Fail on warnings, and on text that would differ on another machine or in another run."""
-    cells = [cell for cell in executed.cells if cell.cell_type == "code" and INJECTED_TAG not in tags_of(cell)]
+    cells = _code_cells(executed)
     for index, cell in enumerate(cells):
         for output in cell.outputs:
             where = f"{name}: {_where(cells, index)}"
@@ -209,6 +243,11 @@ def _refuse_what_must_not_be_published(project: Project, name: str, executed: No
                     raise ChapterError(f"{where} shows a path of this machine, {project.root}; show a relative one")
                 if _ADDRESS.search(text):
                     raise ChapterError(f"{where} shows an object's address, which differs in each run:\n{text[:500]}")
+
+
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """List a notebook's code cells, but not the one that papermill put in."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and INJECTED_TAG not in tags_of(cell)]
 
 
 def _texts(output: NotebookNode) -> list[str]:
@@ -289,16 +328,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

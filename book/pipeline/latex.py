@@ -19,7 +19,7 @@ PACKAGES = (
     "lmodern",
 )
 PROGRAMS = ("xelatex", "latexmk", "kpsewhich")
-# One file of each package, and those that the report loads.
+# Some of the style files that the report loads, and its fonts: enough to tell a whole LaTeX from a part of one.
 FILES = ("fontspec.sty", "polyglossia.sty", "tabulary.sty", "needspace.sty", "capt-of.sty", "fncychap.sty")
 FONTS = ("FreeSerif.otf", "FreeSans.otf", "FreeMono.otf")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 
+from book.pipeline.execute import code_cells_with_runs
 from book.pipeline.profiles import Profile
 from book.pipeline.project import BookError, Project
 
@@ -52,9 +53,10 @@ def _figures(project: Project, profile: Profile) -> dict[str, str]:
     found = {}
     for chapter in project.executable:
         executed = nbformat.read(project.root / profile.results / f"{chapter.name}.ipynb", as_version=4)
-        for cell in executed.cells:
+        # Names are metadata of the source; a change there is no reason to run, so the run may have an old one.
+        for cell, run in code_cells_with_runs(chapter.notebook, executed):
             name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
-            for output in cell.get("outputs", []):
+            for output in run.outputs:
                 if name and "image/svg+xml" in output.get("data", {}):
                     found[name] = output.data["image/svg+xml"]
     return found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from book.pipeline.project import BookError, Chapter, Project
+from book.pipeline.project import ANYTHING, BookError, Chapter, Project, is_plain
 
 PROFILES_FILE = Path("book", "pipeline", "profiles.yml")
 
@@ -77,13 +79,42 @@ def run_profile(project: Project, chapter: Chapter, values: dict[str, Any]) -> P
 
 
 def parse_value(text: str, default: Any) -> Any:
-    """Read a value from the command line: a Python literal, else YAML; for a text parameter the text itself."""
+    """Read a value from the command line: a Python literal, else YAML; for a text parameter the text itself.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
     if isinstance(default, str):
         return text
-    try:
+    # The five that the documentation of literal_eval names.
+    with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    try:
         return yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets through whatever int(), a date or a missing key raise.
+        raise ValueError(text) from error
+
+
+def read_overrides(chapter: Chapter, texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Read the parameters of a command line, and return them with the types that the chapter wants.
+
+    Raises
+    ------
+    BookError
+        If a parameter does not exist, or its text can't be read or has another type than the default.
+    """
+    values = {}
+    for name, text in texts:
+        default = _default(chapter, name, "-p")
+        try:
+            values[name] = parse_value(text, default)
+        except ValueError:
+            raise BookError(
+                f"-p: {name} = {text} can't be read; {_wanted(chapter, default)}\n{_listing(chapter)}"
+            ) from None
+    return check_overrides(chapter, values, "-p")
 
 
 def check_overrides(chapter: Chapter, values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -96,27 +127,40 @@ def check_overrides(chapter: Chapter, values: dict[str, Any], where: str) -> dic
     """
     checked = {}
     for name, value in values.items():
-        if name not in chapter.parameters:
-            listing = "\n".join(f"  {key} = {default!r}" for key, default in chapter.parameters.items())
-            listing = listing or "  none"
-            raise BookError(f"{where}: {chapter.name} has no parameter '{name}'; its parameters are\n{listing}")
-        default = chapter.parameters[name]
+        default = _default(chapter, name, where)
         if not fits(value, default):
             raise BookError(
-                f"{where}: {name} = {value!r} is {_kind(value)}; {chapter.name} wants {_kind(default)}, "
-                f"such as its default {default!r}"
+                f"{where}: {name} = {value!r} is {_kind(value)}; {_wanted(chapter, default)}\n{_listing(chapter)}"
             )
         # Written as the default is, so that 1 and 1.0 for the same parameter have one content key.
         checked[name] = float(value) if isinstance(default, float) else value
     return checked
 
 
+def _default(chapter: Chapter, name: str, where: str) -> Any:
+    if name not in chapter.parameters:
+        raise BookError(f"{where}: {chapter.name} has no parameter '{name}'\n{_listing(chapter)}")
+    return chapter.parameters[name]
+
+
+def _wanted(chapter: Chapter, default: Any) -> str:
+    kind = ANYTHING if default is None else _kind(default)
+    return f"{chapter.name} wants {kind}, such as its default {default!r}"
+
+
+def _listing(chapter: Chapter) -> str:
+    lines = [f"  {name} = {default!r}" for name, default in chapter.parameters.items()]
+    return "\n".join([f"the parameters of {chapter.name} are", *(lines or ["  none"])])
+
+
 def fits(value: Any, default: Any) -> bool:
     """Tell whether a value has the type of a default.
 
-    An integer does for a float, a truth value does for neither, anything does for ``None``; each element of a list
-    has to fit one of the default's elements.
+    An integer does for a float, a truth value does for neither, anything that `is_plain` does for ``None``; each
+    element of a list has to fit one of the default's elements.
     """
+    if not is_plain(value):
+        return False
     if default is None:
         return True
     if isinstance(value, bool) or isinstance(default, bool):
@@ -139,5 +183,6 @@ def _kind(value: Any) -> str:
         str: "text",
         list: "a list",
         dict: "a mapping",
+        type(None): "nothing",
     }
     return names.get(type(value), type(value).__name__)

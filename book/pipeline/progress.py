@@ -8,7 +8,8 @@ object written by a single ``write`` to a file opened with ``O_APPEND``::
 
 ``task`` names the bar, ``total`` says how many steps it has, ``advance`` how many were just done (the bar adds
 them up, whichever process they come from), ``note`` is shown beside it and may be left out. A task is finished
-when the sum reaches the total. Without the variable there is nobody to report to, and writers do nothing.
+when the sum reaches the total. Without the variable the pipeline does not listen; the writers in
+``book/experiments/progress.py`` then draw a bar of their own.
 """
 
 from __future__ import annotations

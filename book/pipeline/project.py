@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from nbformat import NotebookNode
 
 PARAMETERS_TAG = "parameters"
+# What `is_plain` admits, for messages.
+ANYTHING = "numbers, texts, true, false, None, or lists and mappings of these"
 
 
 class BookError(Exception):
@@ -136,8 +139,16 @@ def parse_parameters(source: str, where: str) -> dict[str, Any]:
         If a statement is anything else: papermill injects after this cell, so a value derived here
         would not follow the parameter that it is derived from.
     """
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise BookError(
+            f"{where}: the parameters cell, line {error.lineno}: {error.msg}: {line}; "
+            f"each line is 'name = literal', of {ANYTHING}"
+        ) from None
     parameters: dict[str, Any] = {}
-    for statement in ast.parse(source).body:
+    for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 pass
@@ -147,10 +158,21 @@ def parse_parameters(source: str, where: str) -> dict[str, Any]:
                 raise BookError(f"{where}: the parameters cell holds '{ast.unparse(statement)}', not 'name = literal'")
         try:
             parameters[name] = ast.literal_eval(value)
-        except ValueError:
+        except (ValueError, TypeError):
             message = f"the parameter {name} = {ast.unparse(value)} is not a literal; derive it in the next cell"
             raise BookError(f"{where}: {message}") from None
+        if not is_plain(parameters[name]):
+            raise BookError(f"{where}: the parameter {name} = {ast.unparse(value)} is not made of {ANYTHING}")
     return parameters
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether a value is made of what JSON knows, as the content key and papermill want it."""
+    try:
+        json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def load_project(root: Path) -> Project:

@@ -28,10 +28,10 @@ import yaml
 from nbformat import NotebookNode
 
 from book.pipeline import latex
-from book.pipeline.execute import INJECTED_TAG
+from book.pipeline.execute import code_cells_with_runs
 from book.pipeline.freshness import statuses
 from book.pipeline.profiles import Profile
-from book.pipeline.project import BookError, Chapter, Project, tags_of
+from book.pipeline.project import BookError, Chapter, Project
 
 # What turns the staged files into pages: a new version of any renders anew.
 RENDERERS = (
@@ -179,9 +179,7 @@ def _page(
 
 
 def _take_outputs(page: NotebookNode, executed: NotebookNode) -> None:
-    ran = [cell for cell in executed.cells if cell.cell_type == "code" and INJECTED_TAG not in tags_of(cell)]
-    cells = [cell for cell in page.cells if cell.cell_type == "code"]
-    for cell, result in zip(cells, ran, strict=True):
+    for cell, result in code_cells_with_runs(page, executed):
         cell.outputs = copy.deepcopy(result.outputs)
         cell.execution_count = result.execution_count
 
