@@ -212,7 +212,9 @@ def test_an_interrupt_ends_the_kernel_and_its_workers_and_leaves_the_last_result
     busy = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
     edit(changed / "book/chapters/second.md", "total * num_epochs", f"{busy}; Path('started').touch(); time.sleep(60)")
     before = files(changed)
-    code = "import sys; from pathlib import Path; from book.__main__ import main\n"
+    code = "import signal, sys; from pathlib import Path; from book.__main__ import main\n"
+    # A shell starts background jobs deaf to this signal, and what they start inherits that.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += f"sys.exit(main(['build'], Path({str(changed)!r})))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:

@@ -37,7 +37,11 @@ def test_an_environment_that_can_not_be_made_leaves_nothing_and_says_in_one_line
     environment = os.environ | {"PATH": f"{elsewhere / 'bin'}:{os.environ['PATH']}"}
     for _ in range(2):
         done = subprocess.run(
-            ["make", ".venv/.installed"], cwd=elsewhere, env=environment, capture_output=True, text=True
+            ["make", "--no-print-directory", ".venv/.installed"],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode != 0
         said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
