@@ -29,7 +29,7 @@ test: latex ## lint, unit tests, and the quick book with its contents checked
 	$(PYTHON) -m pytest
 
 bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch
-	@$(PYTHON) benchmarks/bench_mlp.py
+	@$(PYTHON) -m benchmarks.bench_mlp
 
 status: $(INSTALLED) ## which chapters are fresh, which are stale, and why
 	@$(PYTHON) -m book status
