@@ -80,3 +80,16 @@ def test_a_terminal_gets_bars(tmp_path):
     assert "first, cell" in stream.getvalue()
     assert "0/14" in stream.getvalue()
     assert "relu loss 0.31" in stream.getvalue()
+
+
+def test_a_character_that_is_written_in_two_pieces_is_shown_whole(tmp_path):
+    path, stream = tmp_path / "progress", io.StringIO()
+    before, after = (
+        json.dumps({"task": "größe", "total": 4, "advance": 1}, ensure_ascii=False).encode().split(b"\xc3", 1)
+    )
+    with Progress("first", 14, path, stream) as progress:
+        for piece in (before + b"\xc3", after + b"\n"):
+            with path.open("ab") as file:
+                file.write(piece)
+            time.sleep(0.5)  # more than one look
+    assert list(progress.tasks.by_name) == ["größe"]

@@ -14,6 +14,7 @@ when the sum reaches the total. Without the variable the pipeline does not liste
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import threading
@@ -116,6 +117,7 @@ class Progress:
         self._cells = Task(f"{name}, cell", total=cells, started=time.monotonic())
         self._path = path
         self._offset = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._has_terminal = self.stream.isatty()
         self._seconds_between_lines = seconds_between_lines
         self._last_line = time.monotonic()
@@ -154,10 +156,8 @@ class Progress:
                 appended = file.read()
         except FileNotFoundError:
             return
-        # Whole lines only, so that a character is never cut in two.
-        appended = appended[: appended.rfind(b"\n") + 1]
         self._offset += len(appended)
-        self.tasks.feed(appended.decode("utf-8", errors="replace"))
+        self.tasks.feed(self._decoder.decode(appended))
 
     def _show(self) -> None:
         if self._has_terminal:
