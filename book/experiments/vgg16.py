@@ -1,0 +1,201 @@
+"""VGG-16 (Simonyan and Zisserman, 2015, configuration D): a trunk of frozen convolutions, and a head of our own.
+
+The trunk is the first `cut` layers of torchvision's ``vgg16().features``, the head takes the place of its
+``classifier``. Put together they are torchvision's model again.
+"""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from data.vgg16 import RGB_MEAN, load_vgg16_features
+
+try:
+    import torchvision
+except RuntimeError:
+    # On a machine without CUDA's libraries torchvision cannot load its own operators, and then fails to describe two
+    # of them to PyTorch. Nothing here calls them; it is enough that they are declared.
+    _declared = torch.library.Library("torchvision", "DEF")
+    _declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+EMBEDDED = "embedded"
+WEIGHTS = (EMBEDDED, "IMAGENET1K_FEATURES", "IMAGENET1K_V1")
+"""Names of the pretrained weights: the file in `data/`, and torchvision's own, which are downloaded."""
+
+NUM_LAYERS = 31
+"""Layers of ``features``: 13 convolutions, each with a ReLU, and 5 poolings."""
+
+MIN_INPUT_SIZE = 32
+"""Five poolings halve the picture five times; below 32 pixels nothing is left."""
+
+
+class WeightsError(ValueError):
+    """Weights could not be had, or are not those of the architecture."""
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """Which part of which VGG-16 sees the pictures, and at what size.
+
+    Attributes
+    ----------
+    weights : str
+        One of `WEIGHTS`.
+    cut : int
+        How many layers of ``features`` are kept: 31 ends with the last pooling, 30 before it.
+    input_size : int
+        Height and width in pixels that pictures are enlarged to.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not allowed.
+    """
+
+    weights: str = EMBEDDED
+    cut: int = NUM_LAYERS
+    input_size: int = 224
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights must be one of {list(WEIGHTS)}; got {self.weights!r}")
+        _refuse_non_integer("cut", self.cut, 1, NUM_LAYERS)
+        _refuse_non_integer("input_size", self.input_size, MIN_INPUT_SIZE, 1024)
+
+
+class Trunk(NamedTuple):
+    """Frozen convolutional layers, and what their input is like.
+
+    Attributes
+    ----------
+    settings : TrunkSettings
+    layers : Sequential
+        ``features[:cut]`` in evaluation mode, float32, no parameter with a gradient.
+    mean, std : tuple of three floats
+        What is subtracted from red, green and blue on the scale of 0 to 255, and what the rest is divided by.
+    """
+
+    settings: TrunkSettings
+    layers: nn.Sequential
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_input(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Enlarge grey pictures, copy them to three channels, and normalise them as the weights expect.
+
+        Parameters
+        ----------
+        images : array of uint8, or tensor of float with values from 0 to 255, shape (n, height, width)
+
+        Returns
+        -------
+        Tensor of float32, shape (n, 3, input_size, input_size)
+            A tensor's gradient flows through.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another, or an array is not `uint8`.
+        """
+        if isinstance(images, np.ndarray):
+            if images.dtype != np.uint8:
+                raise ValueError(f"images must be an array of uint8 (0 to 255, not scaled); got {images.dtype}")
+            images = torch.from_numpy(np.ascontiguousarray(images)).float()
+        if images.ndim != 3:
+            raise ValueError(f"images must have shape (n, height, width); got {tuple(images.shape)}")
+        size = (self.settings.input_size, self.settings.input_size)
+        grey = interpolate(images[:, None], size, mode="bilinear", align_corners=False)
+        return self.normalise(grey.expand(-1, 3, -1, -1))
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Subtract `mean` from pictures of shape (n, 3, height, width), 0 to 255, and divide by `std`."""
+        mean, std = (images.new_tensor(channels).view(3, 1, 1) for channels in (self.mean, self.std))
+        return (images - mean) / std
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the last layer gives for one picture."""
+        size, channels = self.settings.input_size, 3
+        for layer in self.layers:
+            if isinstance(layer, nn.MaxPool2d):
+                size //= 2
+            elif isinstance(layer, nn.Conv2d):
+                channels = layer.out_channels
+        return channels, size, size
+
+
+def load_trunk(settings: TrunkSettings) -> Trunk:
+    """Load pretrained layers and freeze them.
+
+    Raises
+    ------
+    DataError
+        If the embedded file is missing or altered.
+    WeightsError
+        If a download fails, or the weights do not fit the architecture.
+    """
+    if settings.weights == EMBEDDED:
+        state = {name: torch.from_numpy(array).float() for name, array in load_vgg16_features().items()}
+        mean, std = RGB_MEAN, (1.0, 1.0, 1.0)
+    else:
+        state, mean, std = _download(settings.weights)
+    layers = _architecture().features
+    try:
+        layers.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        message = f"weights must be those of VGG-16's features; {settings.weights!r} does not fit: {error}"
+        raise WeightsError(message) from None
+    layers = layers[: settings.cut].requires_grad_(False).eval()
+    return Trunk(settings, layers, mean, std)
+
+
+def assemble(trunk: Trunk, head: nn.Module) -> torchvision.models.VGG:
+    """Put a trunk and a head into torchvision's VGG, which then maps `trunk.to_input(images)` to logits.
+
+    The trunk stays frozen. Its pooling to 7x7 before the dense layers is left out: the head takes the grid as it is.
+
+    Returns
+    -------
+    VGG
+        In evaluation mode; from shape (n, 3, input_size, input_size) to (n, number of classes).
+    """
+    model = _architecture()
+    model.features, model.avgpool, model.classifier = trunk.layers, nn.Identity(), head
+    return model.eval()
+
+
+def _architecture() -> torchvision.models.VGG:
+    """torchvision's VGG-16 without memory for its weights, half a gigabyte of which would be thrown away."""
+    with torch.device("meta"):
+        return torchvision.models.vgg16(init_weights=False)
+
+
+def _download(name: str) -> tuple[dict[str, torch.Tensor], tuple[float, ...], tuple[float, ...]]:
+    """Return the state of torchvision's `features`, and mean and standard deviation on the scale of 0 to 255."""
+    weights = torchvision.models.VGG16_Weights[name]
+    try:
+        # torch.hub announces its download on stderr, whatever it is told.
+        with contextlib.redirect_stderr(io.StringIO()):
+            state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; not the file that torchvision knows
+        raise WeightsError(
+            f"weights {name!r} could not be downloaded ({error}); weights={EMBEDDED!r} needs no network"
+        ) from error
+    prefix = "features."
+    features = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    transforms = weights.transforms()
+    return features, tuple(255 * value for value in transforms.mean), tuple(255 * value for value in transforms.std)
+
+
+def _refuse_non_integer(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer from {low} to {high}; got {value!r}")
