@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from book.experiments.vgg16 import Trunk, TrunkSettings, assemble, load_trunk
+from book.experiments.vgg16 import VGG, Trunk, TrunkSettings, assemble, load_trunk
 
 NUM_CLASSES = 10
 HEAD_FILE = "head.safetensors"
@@ -113,7 +112,7 @@ class FineTuned(NamedTuple):
     head : HeadSettings
     """
 
-    model: torchvision.models.VGG
+    model: VGG
     trunk: Trunk
     head: HeadSettings
 

@@ -27,6 +27,8 @@ except RuntimeError:
     _declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
+VGG = torchvision.models.VGG
+
 EMBEDDED = "embedded"
 WEIGHTS = (EMBEDDED, "IMAGENET1K_FEATURES", "IMAGENET1K_V1")
 """Names of the pretrained weights: the file in `data/`, and torchvision's own, which are downloaded."""
@@ -158,7 +160,7 @@ def load_trunk(settings: TrunkSettings) -> Trunk:
     return Trunk(settings, layers, mean, std)
 
 
-def assemble(trunk: Trunk, head: nn.Module) -> torchvision.models.VGG:
+def assemble(trunk: Trunk, head: nn.Module) -> VGG:
     """Put a trunk and a head into torchvision's VGG, which then maps `trunk.to_input(images)` to logits.
 
     The trunk stays frozen. Its pooling to 7x7 before the dense layers is left out: the head takes the grid as it is.
@@ -173,7 +175,7 @@ def assemble(trunk: Trunk, head: nn.Module) -> torchvision.models.VGG:
     return model.eval()
 
 
-def _architecture() -> torchvision.models.VGG:
+def _architecture() -> VGG:
     """torchvision's VGG-16 without memory for its weights, half a gigabyte of which would be thrown away."""
     with torch.device("meta"):
         return torchvision.models.vgg16(init_weights=False)
