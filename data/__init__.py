@@ -11,6 +11,7 @@ from data.fashion_mnist import (
     load_fashion_mnist,
     scale_to_unit,
     split_80_10_10,
+    split_80_20,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "load_fashion_mnist",
     "scale_to_unit",
     "split_80_10_10",
+    "split_80_20",
 ]

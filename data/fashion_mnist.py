@@ -75,7 +75,7 @@ class FashionMNIST(NamedTuple):
 
 
 class Split(NamedTuple):
-    """All 70,000 pictures in three parts of 56,000, 7,000 and 7,000."""
+    """All 70,000 pictures in three parts."""
 
     train: Part
     validation: Part
@@ -127,17 +127,43 @@ def split_80_10_10(seed: int) -> Split:
     DataError
         If a file is missing or altered.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {seed!r}")
+    seed = _checked_seed(seed)
     official = load_fashion_mnist()
     images = np.concatenate([official.train.images, official.test.images])
     labels = np.concatenate([official.train.labels, official.test.labels])
 
     n_held_out = len(labels) // 10
-    seed = int(seed)
     rest, test = train_test_split(np.arange(len(labels)), test_size=n_held_out, stratify=labels, random_state=seed)
     train, validation = train_test_split(rest, test_size=n_held_out, stratify=labels[rest], random_state=seed)
     return Split(*(Part(images[indices], labels[indices], indices) for indices in (train, validation, test)))
+
+
+def split_80_20(seed: int) -> Split:
+    """Split the official training set into disjoint, stratified parts, and leave the official test set as it is.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same split; 0 to 2**32 - 1.
+
+    Returns
+    -------
+    Split
+        `train` (48,000 pictures) and `validation` (12,000) in shuffled order, `test` (10,000) in the official one.
+
+    Raises
+    ------
+    ValueError
+        If `seed` is not such an integer.
+    DataError
+        If a file is missing or altered.
+    """
+    seed = _checked_seed(seed)
+    official = load_fashion_mnist()
+    images, labels, _ = official.train
+    parts = train_test_split(np.arange(len(labels)), test_size=len(labels) // 5, stratify=labels, random_state=seed)
+    train, validation = (Part(images[indices], labels[indices], indices) for indices in parts)
+    return Split(train, validation, official.test)
 
 
 def scale_to_unit(images: np.ndarray) -> np.ndarray:
@@ -186,6 +212,12 @@ def flatten(images: np.ndarray) -> np.ndarray:
     if images.ndim < 2:
         raise ValueError(f"images must have an axis of pictures and at least one of pixels, got {images.shape}")
     return images.reshape(len(images), int(np.prod(images.shape[1:])))
+
+
+def _checked_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {seed!r}")
+    return int(seed)
 
 
 def _load_part(prefix: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,8 @@
 """The head of a fine-tuned VGG-16: dense layers of our own on the trunk's features, trained and saved."""
 
+import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
@@ -13,6 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from book.experiments.features import Features
+from book.experiments.progress import reported
+from book.experiments.storage import keyed_folder, source_digest, write_json
 from book.experiments.vgg16 import VGG, Trunk, TrunkSettings, assemble, load_trunk
 
 NUM_CLASSES = 10
@@ -88,6 +93,153 @@ def new_head(num_features: int, settings: HeadSettings) -> nn.Sequential:
             layers.append(nn.Dropout(settings.dropout))
             num_features = width
         return nn.Sequential(*layers, nn.Linear(num_features, NUM_CLASSES))
+
+
+class HeadTraining(NamedTuple):
+    """A trained head.
+
+    Attributes
+    ----------
+    head : Sequential
+        In evaluation mode, float32.
+    history : dict of list
+        One value an epoch: `train_loss`, `train_accuracy`, `validation_loss`, `validation_accuracy` of all pictures of
+        the part after the epoch, without dropout, label smoothing or mirroring; and `learning_rate` at its end.
+    """
+
+    head: nn.Sequential
+    history: dict[str, list[float]]
+
+
+def train_heads(
+    settings: Mapping[str, HeadSettings],
+    views: Sequence[Features],
+    validation: Features,
+    task: str,
+) -> dict[str, HeadTraining]:
+    """Train heads on kept features, one after the other, or find those that were trained before.
+
+    Parameters
+    ----------
+    settings : mapping of names to HeadSettings
+    views : sequence of Features
+        The training pictures, and if there are more, the same pictures in other views, mirrored for instance. A step
+        draws a view for each picture.
+    validation : Features
+    task : str
+        What the terminal calls this step.
+
+    Returns
+    -------
+    dict of HeadTraining
+        Under the names given.
+
+    Raises
+    ------
+    ValueError
+        If a loss stops being finite, or there are fewer pictures than a batch needs.
+    """
+    depends_on = {
+        "features": [features.name for features in (*views, validation)],
+        "labels": [_digest(features.labels) for features in (views[0], validation)],
+        "source": source_digest(sys.modules[__name__]),
+        "torch": torch.__version__,
+    }
+    trainings = {}
+    with reported(task, sum(one.num_epochs for one in settings.values())) as progress:
+        for name, one in settings.items():
+            folder = keyed_folder("head", depends_on | {"settings": asdict(one)})
+            history_file = folder / "history.json"
+            if history_file.exists():
+                progress.advance(one.num_epochs, "found")
+            else:
+                head, history = fit_head(one, views, validation, lambda note: progress.advance(note=note))
+                save_file(head.state_dict(), folder / HEAD_FILE)
+                write_json(history_file, history)  # the last of the two: where it is, the head is too
+            head = new_head(views[0].values.shape[1], one)
+            head.load_state_dict(load_file(folder / HEAD_FILE))
+            trainings[name] = HeadTraining(head.eval(), json.loads(history_file.read_text()))
+    return trainings
+
+
+def fit_head(
+    settings: HeadSettings, views: Sequence[Features], validation: Features, report: Callable[[str], None]
+) -> HeadTraining:
+    """Train a head with AdamW and a one-cycle schedule; `report` is given a note after each epoch."""
+    train = views[0]
+    num_steps = len(train.labels) // settings.batch_size
+    if num_steps == 0:
+        raise ValueError(f"batch_size must be at most the {len(train.labels)} pictures; got {settings.batch_size}")
+    head = new_head(train.values.shape[1], settings)
+    optimizer = torch.optim.AdamW(
+        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=settings.num_epochs * num_steps, pct_start=WARM_UP
+    )
+    history = {f"{part}_{metric}": [] for part in ("train", "validation") for metric in ("loss", "accuracy")}
+    history["learning_rate"] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        for _ in range(settings.num_epochs):
+            train_epoch(head, settings, views, optimizer, schedule)
+            for part, features in (("train", train), ("validation", validation)):
+                loss, accuracy = evaluate_head(head, features)
+                history[f"{part}_loss"].append(loss)
+                history[f"{part}_accuracy"].append(accuracy)
+            history["learning_rate"].append(schedule.get_last_lr()[0])
+            loss = history["train_loss"][-1]
+            if not torch.isfinite(torch.tensor(loss)):
+                raise ValueError(f"learning_rate must be low enough for a finite loss; got {settings.learning_rate}")
+            report(f"loss {loss:.3f}, validation {history['validation_accuracy'][-1]:.1%}")
+    return HeadTraining(head.eval(), history)
+
+
+def train_epoch(
+    head: nn.Sequential,
+    settings: HeadSettings,
+    views: Sequence[Features],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    """Take one step for each whole batch of the training pictures, in an order drawn anew."""
+    head.train()
+    labels = views[0].labels
+    num_steps = len(labels) // settings.batch_size
+    for batch in torch.randperm(len(labels)).split(settings.batch_size)[:num_steps]:
+        x = views[0].values[batch]
+        chosen = torch.randint(len(views), (len(batch),))
+        for number, view in enumerate(views[1:], start=1):
+            x[chosen == number] = view.values[batch[chosen == number]]
+        loss = cross_entropy(_logits(head, x), labels[batch], label_smoothing=settings.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def predict_logits(head: nn.Sequential, features: Features) -> torch.Tensor:
+    """Logits of a head for all pictures, shape (n, 10), float32."""
+    head.eval()
+    with torch.inference_mode():
+        return torch.cat([_logits(head, x) for x in features.values.split(EVALUATION_BATCH)])
+
+
+def evaluate_head(head: nn.Sequential, features: Features) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy of a head on all pictures."""
+    logits = predict_logits(head, features)
+    accuracy = (logits.argmax(1) == features.labels).float().mean()
+    return cross_entropy(logits, features.labels).item(), accuracy.item()
+
+
+def _logits(head: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """Apply a head, with products in bfloat16 if the features are; the weights are float32 in any case."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+        return head(x).float()
+
+
+def _digest(labels: torch.Tensor) -> str:
+    return hashlib.sha256(labels.numpy().tobytes()).hexdigest()
 
 
 def save_head(head: nn.Sequential, settings: HeadSettings, trunk: TrunkSettings, folder: Path) -> Path:

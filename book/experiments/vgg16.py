@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
@@ -175,8 +176,62 @@ def assemble(trunk: Trunk, head: nn.Module) -> VGG:
     return model.eval()
 
 
+def describe_layers(model: VGG, input_size: int) -> pd.DataFrame:
+    """Name every layer with its parameters, as the assignment asks.
+
+    Parameters
+    ----------
+    model : VGG
+        Of :func:`assemble`.
+    input_size : int
+
+    Returns
+    -------
+    DataFrame
+        A row a layer: `layer` (its place in the model), `kind`, `units` (filters of a convolution, outputs of a dense
+        layer; "–" elsewhere), `window`, `stride`, `padding` (in pixels), `output` (shape for one picture),
+        `parameters`, and `trained`: "frozen" or "trained", "–" where there is nothing to train.
+    """
+    rows = []
+    x = torch.zeros(1, 3, input_size, input_size)
+    with torch.inference_mode():
+        for part in ("features", "classifier"):
+            for number, layer in enumerate(getattr(model, part)):
+                x = layer(x)
+                rows.append({"layer": f"{part}.{number}"} | _describe(layer) | {"output": _shape(x)})
+                x = x.flatten(1) if part == "features" and number == len(model.features) - 1 else x
+    table = pd.DataFrame(rows)
+    return table[["layer", "kind", "units", "window", "stride", "padding", "output", "parameters", "trained"]]
+
+
+def _describe(layer: nn.Module) -> dict[str, Any]:
+    parameters = list(layer.parameters())
+    trained = "trained" if any(p.requires_grad for p in parameters) else "frozen"
+    window = {"window": "–", "stride": "–", "padding": "–"}
+    if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+        window = {name: _side(getattr(layer, name)) for name in ("stride", "padding")}
+        window["window"] = "×".join([str(_side(layer.kernel_size))] * 2)
+    kinds = {nn.Conv2d: "convolution", nn.MaxPool2d: "max pooling", nn.Linear: "dense", nn.BatchNorm1d: "batch norm."}
+    kind = kinds.get(type(layer), type(layer).__name__)
+    return window | {
+        "kind": f"dropout {layer.p:g}" if isinstance(layer, nn.Dropout) else kind,
+        "units": getattr(layer, "out_channels", getattr(layer, "out_features", "–")),
+        "parameters": sum(p.numel() for p in parameters),
+        "trained": trained if parameters else "–",
+    }
+
+
+def _side(value: int | tuple[int, int]) -> int:
+    """VGG's windows are squares; PyTorch says so with one number or two."""
+    return value if isinstance(value, int) else value[0]
+
+
+def _shape(x: torch.Tensor) -> str:
+    return "×".join(str(size) for size in x.shape[1:])
+
+
 def _architecture() -> VGG:
-    """torchvision's VGG-16 without memory for its weights, half a gigabyte of which would be thrown away."""
+    """Torchvision's VGG-16 without memory for its weights, half a gigabyte of which would be thrown away."""
     with torch.device("meta"):
         return torchvision.models.vgg16(init_weights=False)
 

@@ -1,0 +1,91 @@
+"""Weights & Biases for a training: written offline, sent when asked for, and never a reason for a chapter to fail."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+MODES = ("offline", "online")
+SYNC_SECONDS = 120
+PROJECT = "from-backprop-to-vgg16"
+
+
+def track_run(
+    folder: Path,
+    mode: str,
+    config: Mapping[str, Any],
+    history: Mapping[str, Sequence[float]],
+    class_names: Sequence[str],
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    class_table: pd.DataFrame,
+) -> str:
+    """Write a run of Weights & Biases: its configuration, every epoch, the confusion matrix, the table of classes.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the offline run is written, in a folder `wandb`.
+    mode : str
+        One of `MODES`. "online" writes offline too and then sends the run, with the key that ``wandb login`` or the
+        environment variable ``WANDB_API_KEY`` holds; if that fails, the offline run can be sent later.
+    config : mapping
+    history : mapping of sequences, one value an epoch
+    class_names : sequence of str
+    labels, predictions : sequences of int, shape (n,)
+        For the confusion matrix.
+    class_table : DataFrame
+
+    Returns
+    -------
+    str
+        What became of it, for the reader.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is unknown. Whatever else goes wrong is told in the result.
+    """
+    if mode not in MODES:
+        raise ValueError(f"wandb_mode must be one of {list(MODES)}; got {mode!r}")
+    try:
+        run_folder = _write(folder, config, history, class_names, labels, predictions, class_table)
+        return _send(run_folder) if mode == "online" else "written offline"
+    except Exception as error:  # a tracker must not stop what it tracks
+        return f"not tracked ({type(error).__name__}: {error})"
+
+
+def _write(folder, config, history, class_names, labels, predictions, class_table) -> Path:
+    os.environ["WANDB_SILENT"] = "true"
+    import wandb  # takes a second, and reads WANDB_SILENT
+
+    settings = wandb.Settings(mode="offline", silent=True, console="off", x_disable_stats=True, disable_git=True)
+    run = wandb.init(project=PROJECT, dir=folder, config=dict(config), settings=settings)
+    try:
+        for epoch, values in enumerate(zip(*history.values(), strict=True), start=1):
+            run.log({"epoch": epoch} | dict(zip(history, values, strict=True)))
+        confusion = wandb.plot.confusion_matrix(
+            y_true=[int(label) for label in labels],
+            preds=[int(label) for label in predictions],
+            class_names=list(class_names),
+        )
+        run.log({"confusion_matrix": confusion, "classes": wandb.Table(dataframe=class_table)})
+    finally:
+        run.finish()
+    return Path(run.settings.sync_dir)
+
+
+def _send(run_folder: Path) -> str:
+    """Send an offline run with wandb's own command, which ends by itself or is ended."""
+    command = [sys.executable, "-m", "wandb", "sync", str(run_folder)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SYNC_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"written offline; sending it took more than {SYNC_SECONDS} seconds and was given up"
+    return "written and sent" if done.returncode == 0 else "written offline; sending it failed"
