@@ -201,3 +201,25 @@ def assert_complaint(message, name, found):
 
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_split_80_20_divides_the_official_training_set_and_keeps_the_official_test_set():
+    split = data.split_80_20(0)
+    assert [len(part.labels) for part in split] == [48_000, 12_000, 10_000]
+    assert sorted([*split.train.indices, *split.validation.indices]) == list(range(60_000))
+    official = data.load_fashion_mnist()
+    assert np.array_equal(split.test.images, official.test.images)
+    assert np.array_equal(split.train.images, official.train.images[split.train.indices])
+    assert set(np.bincount(split.train.labels)) == {4_800}
+    assert set(np.bincount(split.validation.labels)) == {1_200}
+
+
+def test_split_80_20_repeats_for_a_seed_and_differs_for_another():
+    assert np.array_equal(data.split_80_20(3).train.indices, data.split_80_20(3).train.indices)
+    assert not np.array_equal(data.split_80_20(3).train.indices, data.split_80_20(4).train.indices)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None])
+def test_split_80_20_refuses_a_seed_that_is_none(seed):
+    with pytest.raises(ValueError, match="seed must be an integer"):
+        data.split_80_20(seed)

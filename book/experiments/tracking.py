@@ -76,6 +76,7 @@ def _write(folder, config, history, class_names, labels, predictions, class_tabl
         run.log({"confusion_matrix": confusion, "classes": wandb.Table(dataframe=class_table)})
     finally:
         run.finish()
+        wandb.teardown()  # the service that writes the file may still be at it
     return Path(run.settings.sync_dir)
 
 
