@@ -153,7 +153,8 @@ def test_writing_into_kept_features_leaves_the_file_as_it_was(trunk, cache):
 
 def test_pooled_features_are_those_of_a_trunk_with_the_last_pooling(trunk, cache):
     longer = kept(load_trunk(TrunkSettings(cut=31, input_size=32)))
-    assert torch.equal(pooled(kept(trunk), trunk).values, longer.values)
+    assert torch.equal(pooled(kept(trunk)).values, longer.values)
+    assert pooled(kept(trunk)).shape == longer.shape == (512, 1, 1)
 
 
 def test_first_rows_share_the_mapped_memory_and_have_a_name_of_their_own(trunk, cache):

@@ -32,7 +32,7 @@ def blobs(seed, n=200, dtype=torch.float32, name="blobs"):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 10
     values = 5 * torch.eye(10, 24)[labels] + torch.randn(n, 24, generator=generator)
-    return Features(values.to(dtype), labels, f"{name}-{seed}")
+    return Features(values.to(dtype), labels, (24, 1, 1), f"{name}-{seed}")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def fit(settings=SETTINGS, views=None):
         ({"batch_size": 1}, "batch_size must be an integer of at least 2; got 1"),
         ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
         ({"dropout": 1.0}, "dropout must be a number from 0 to less than 1; got 1.0"),
-        ({"input_dropout": -0.1}, "input_dropout must be a number from 0 to less than 1"),
+        ({"channel_dropout": -0.1}, "channel_dropout must be a number from 0 to less than 1"),
         ({"label_smoothing": 1}, "label_smoothing must be a number from 0 to less than 1; got 1"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0; got nan"),
@@ -112,7 +112,7 @@ def test_training_leaves_the_callers_random_numbers_alone():
 
 def test_every_view_of_the_pictures_is_trained_on():
     seen = blobs(0)
-    poisoned = Features(torch.full_like(seen.values, float("nan")), seen.labels, "nan")
+    poisoned = seen._replace(values=torch.full_like(seen.values, float("nan")))
     with pytest.raises(ValueError, match="learning_rate must be low enough for a finite loss"):
         fit(views=[seen, poisoned])
 
@@ -123,6 +123,13 @@ def test_bfloat16_features_train_float32_weights_as_well():
     )
     assert {p.dtype for p in head.parameters()} == {torch.float32}
     assert history["validation_accuracy"][-1] > 0.9
+
+
+def test_dropout_leaves_out_whole_channels():
+    head = new_head((8, 3, 3), replace(SETTINGS, channel_dropout=0.5)).train()
+    kept = head[:3](torch.ones(50, 72)).unflatten(1, (8, 9))
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(kept.amin(2), kept.amax(2))
 
 
 def test_fewer_pictures_than_a_batch_are_refused():
@@ -177,7 +184,7 @@ def test_after_training_each_trunk_tensor_is_bit_for_bit_what_it_was(fine_tuned)
 
 def test_a_step_through_the_whole_model_trains_the_head_and_nothing_else(fine_tuned):
     _, images, trunk, before, features, _ = fine_tuned
-    model = assemble(trunk, new_head(features.values.shape[1], SETTINGS)).train()
+    model = assemble(trunk, new_head(features.shape, SETTINGS)).train()
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
     head_before = [p.clone() for p in model.classifier.parameters()]

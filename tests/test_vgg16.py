@@ -101,8 +101,10 @@ def test_layer_table_names_every_layer_with_its_parameters(trunk):
     )
     model = assemble(trunk, head)
     table = describe_layers(model, 32)
-    assert len(table) == 30 + 5
-    assert table["parameters"].sum() == sum(p.numel() for p in model.parameters())
+    used = table[table["trained"] != "left out"]
+    assert len(table) == 31 + 5
+    assert table.loc[table["trained"] == "left out", "layer"].tolist() == ["features.30"]
+    assert used["parameters"].sum() == sum(p.numel() for p in model.parameters())
     first = table.iloc[0]
     assert (first["kind"], first["units"], first["window"], first["stride"], first["padding"]) == (
         "convolution",

@@ -45,17 +45,20 @@ class Features(NamedTuple):
     values : Tensor of bfloat16 or float32, shape (n, channels * height * width)
         In the order of VGG's own ``flatten``. Mapped from a file: it takes page cache, no memory of its own.
     labels : Tensor of int64, shape (n,)
+    shape : tuple of three int
+        Channels, height and width of the trunk's output for one picture.
     name : str
         Names all that the values depend on.
     """
 
     values: torch.Tensor
     labels: torch.Tensor
+    shape: tuple[int, int, int]
     name: str
 
     def first(self, n: int) -> "Features":
         """The first `n` rows, which are mapped and not copied."""
-        return Features(self.values[:n], self.labels[:n], f"{self.name}[:{n}]")
+        return self._replace(values=self.values[:n], labels=self.labels[:n], name=f"{self.name}[:{n}]")
 
 
 def trunk_features(trunk: Trunk, images: np.ndarray, labels: np.ndarray, precision: str, task: str) -> Features:
@@ -115,16 +118,16 @@ def trunk_features(trunk: Trunk, images: np.ndarray, labels: np.ndarray, precisi
                 batches.append(batch)
                 progress.advance(len(batch))
             kept.write(block, torch.cat(batches))
-        return Features(kept.mapped(), torch.from_numpy(np.asarray(labels, np.int64)), folder.name)
+        return Features(kept.mapped(), torch.from_numpy(np.asarray(labels, np.int64)), trunk.output_shape, folder.name)
 
 
-def pooled(features: Features, trunk: Trunk) -> Features:
-    """What one more pooling layer of VGG would make of a trunk's kept features; the result lies in memory.
+def pooled(features: Features) -> Features:
+    """What one more pooling layer of VGG would make of kept features; the result lies in memory.
 
     Saves a second run of the trunk where the cut before a pooling is compared with the cut after it.
     """
-    grids = features.values.unflatten(1, trunk.output_shape)
-    return Features(max_pool2d(grids, 2).flatten(1), features.labels, f"{features.name}, pooled")
+    grids = max_pool2d(features.values.unflatten(1, features.shape), 2)
+    return Features(grids.flatten(1), features.labels, tuple(grids.shape[1:]), f"{features.name}, pooled")
 
 
 def forward(trunk: Trunk, images: np.ndarray, dtype: torch.dtype) -> Iterator[torch.Tensor]:

@@ -35,8 +35,11 @@ class HeadSettings:
     ----------
     hidden : tuple of int
         Units of each hidden layer; none gives a linear classifier.
-    input_dropout, dropout : float
-        Share of the features, and of the hidden units, that a training step leaves out; from 0 to less than 1.
+    channel_dropout : float
+        Share of the trunk's channels that a training step leaves out, each at all positions at once (Tompson et al.,
+        2015); from 0 to less than 1.
+    dropout : float
+        Share of the hidden units that a training step leaves out (Srivastava et al., 2014); from 0 to less than 1.
     num_epochs : int
     batch_size : int
         At least 2, because batch normalisation needs a variance.
@@ -56,10 +59,10 @@ class HeadSettings:
     """
 
     hidden: tuple[int, ...] = (512,)
-    input_dropout: float = 0.3
+    channel_dropout: float = 0.4
     dropout: float = 0.5
-    num_epochs: int = 10
-    batch_size: int = 128
+    num_epochs: int = 12
+    batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.0
@@ -74,7 +77,7 @@ class HeadSettings:
         for name, least in (("num_epochs", 1), ("batch_size", 2), ("seed", 0)):
             value = getattr(self, name)
             _refuse_unless(_is(value, Integral) and value >= least, name, f"an integer of at least {least}", value)
-        for name in ("input_dropout", "dropout", "label_smoothing"):
+        for name in ("channel_dropout", "dropout", "label_smoothing"):
             value = getattr(self, name)
             _refuse_unless(_is(value, Real) and 0 <= value < 1, name, "a number from 0 to less than 1", value)
         rate, decay = self.learning_rate, self.weight_decay
@@ -82,11 +85,24 @@ class HeadSettings:
         _refuse_unless(_is(decay, Real) and 0 <= decay < float("inf"), "weight_decay", "a number of at least 0", decay)
 
 
-def new_head(num_features: int, settings: HeadSettings) -> nn.Sequential:
-    """Make a head with initial weights drawn from `settings.seed`, for inputs of shape (n, num_features)."""
+def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequential:
+    """Make a head with initial weights drawn from `settings.seed`.
+
+    Parameters
+    ----------
+    shape : tuple of three int
+        Channels, height and width of the trunk's output; the head takes it flattened, shape (n, their product).
+    settings : HeadSettings
+    """
+    channels, height, width = shape
+    num_features = channels * height * width
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        layers: list[nn.Module] = [nn.Dropout(settings.input_dropout)]
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (channels, height * width)),
+            nn.Dropout1d(settings.channel_dropout),
+            nn.Flatten(),
+        ]
         for width in settings.hidden:
             # Batch normalisation subtracts any bias that stands before it.
             layers += [nn.Linear(num_features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
@@ -156,7 +172,7 @@ def train_heads(
                 head, history = fit_head(one, views, validation, lambda note: progress.advance(note=note))
                 save_file(head.state_dict(), folder / HEAD_FILE)
                 write_json(history_file, history)  # the last of the two: where it is, the head is too
-            head = new_head(views[0].values.shape[1], one)
+            head = new_head(views[0].shape, one)
             head.load_state_dict(load_file(folder / HEAD_FILE))
             trainings[name] = HeadTraining(head.eval(), json.loads(history_file.read_text()))
     return trainings
@@ -170,7 +186,7 @@ def fit_head(
     num_steps = len(train.labels) // settings.batch_size
     if num_steps == 0:
         raise ValueError(f"batch_size must be at most the {len(train.labels)} pictures; got {settings.batch_size}")
-    head = new_head(train.values.shape[1], settings)
+    head = new_head(train.shape, settings)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -284,8 +300,7 @@ def load_fine_tuned(folder: Path) -> FineTuned:
         raise ValueError(f"{HEAD_FILE} must hold the settings of head and trunk; got {sorted(metadata)}")
     settings = HeadSettings(**json.loads(metadata["head"]))
     trunk = load_trunk(TrunkSettings(**json.loads(metadata["trunk"])))
-    channels, height, width = trunk.output_shape
-    head = new_head(channels * height * width, settings)
+    head = new_head(trunk.output_shape, settings)
     try:
         head.load_state_dict(load_file(path))
     except RuntimeError as error:

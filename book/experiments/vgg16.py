@@ -5,6 +5,7 @@ The trunk is the first `cut` layers of torchvision's ``vgg16().features``, the h
 """
 
 import contextlib
+import copy
 import io
 from dataclasses import dataclass
 from numbers import Integral
@@ -39,6 +40,19 @@ NUM_LAYERS = 31
 
 MIN_INPUT_SIZE = 32
 """Five poolings halve the picture five times; below 32 pixels nothing is left."""
+
+
+KINDS = {
+    nn.Conv2d: "convolution",
+    nn.MaxPool2d: "max pooling",
+    nn.Linear: "dense",
+    nn.BatchNorm1d: "batch normalisation",
+    nn.Dropout: "dropout",
+    nn.Dropout1d: "dropout of channels",
+    nn.Unflatten: "grid by channels",
+    nn.Flatten: "flat again",
+}
+"""What the table of layers calls them; a ReLU is called by its name."""
 
 
 class WeightsError(ValueError):
@@ -190,16 +204,23 @@ def describe_layers(model: VGG, input_size: int) -> pd.DataFrame:
     DataFrame
         A row a layer: `layer` (its place in the model), `kind`, `units` (filters of a convolution, outputs of a dense
         layer; "–" elsewhere), `window`, `stride`, `padding` (in pixels), `output` (shape for one picture),
-        `parameters`, and `trained`: "frozen" or "trained", "–" where there is nothing to train.
+        `parameters`, and `trained`: "frozen" or "trained", "left out" behind the cut, "–" where there is nothing to
+        train.
     """
-    rows = []
-    x = torch.zeros(1, 3, input_size, input_size)
-    with torch.inference_mode():
-        for part in ("features", "classifier"):
-            for number, layer in enumerate(getattr(model, part)):
-                x = layer(x)
-                rows.append({"layer": f"{part}.{number}"} | _describe(layer) | {"output": _shape(x)})
-                x = x.flatten(1) if part == "features" and number == len(model.features) - 1 else x
+    # Shapes are all that is wanted, so the pass is made without memory and without products.
+    x = torch.zeros(1, 3, input_size, input_size, device="meta")
+    rows, cut = [], len(model.features)
+    for number, layer in enumerate(_architecture().features):
+        x = layer(x)
+        left_out = {"trained": "left out"} if number >= cut else {}
+        described = _describe(layer if left_out else model.features[number])
+        rows.append({"layer": f"features.{number}"} | described | {"output": _shape(x)} | left_out)
+        if number == cut - 1:
+            flat = x.flatten(1)
+    x = flat
+    for number, layer in enumerate(copy.deepcopy(model.classifier).to("meta")):
+        x = layer(x)
+        rows.append({"layer": f"classifier.{number}"} | _describe(layer) | {"output": _shape(x)})
     table = pd.DataFrame(rows)
     return table[["layer", "kind", "units", "window", "stride", "padding", "output", "parameters", "trained"]]
 
@@ -211,10 +232,9 @@ def _describe(layer: nn.Module) -> dict[str, Any]:
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
         window = {name: _side(getattr(layer, name)) for name in ("stride", "padding")}
         window["window"] = "×".join([str(_side(layer.kernel_size))] * 2)
-    kinds = {nn.Conv2d: "convolution", nn.MaxPool2d: "max pooling", nn.Linear: "dense", nn.BatchNorm1d: "batch norm."}
-    kind = kinds.get(type(layer), type(layer).__name__)
+    kind = KINDS.get(type(layer), type(layer).__name__)
     return window | {
-        "kind": f"dropout {layer.p:g}" if isinstance(layer, nn.Dropout) else kind,
+        "kind": f"{kind} {layer.p:g}" if isinstance(layer, nn.Dropout | nn.Dropout1d) else kind,
         "units": getattr(layer, "out_channels", getattr(layer, "out_features", "–")),
         "parameters": sum(p.numel() for p in parameters),
         "trained": trained if parameters else "–",
