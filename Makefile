@@ -28,8 +28,9 @@ test: latex ## lint, unit tests, and the quick book with its contents checked
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest
 
-bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch
+bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch, and VGG16's trunk against torchvision's
 	@$(PYTHON) -m benchmarks.bench_mlp
+	@$(PYTHON) -m benchmarks.bench_vgg16
 
 status: $(INSTALLED) ## which chapters are fresh, which are stale, and why
 	@$(PYTHON) -m book status

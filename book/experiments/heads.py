@@ -187,12 +187,7 @@ def fit_head(
     if num_steps == 0:
         raise ValueError(f"batch_size must be at most the {len(train.labels)} pictures; got {settings.batch_size}")
     head = new_head(train.shape, settings)
-    optimizer = torch.optim.AdamW(
-        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=settings.num_epochs * num_steps, pct_start=WARM_UP
-    )
+    optimizer, schedule = new_optimizer(head, settings, settings.num_epochs * num_steps)
     history = {f"{part}_{metric}": [] for part in ("train", "validation") for metric in ("loss", "accuracy")}
     history["learning_rate"] = []
     with torch.random.fork_rng(devices=[]):
@@ -209,6 +204,18 @@ def fit_head(
                 raise ValueError(f"learning_rate must be low enough for a finite loss; got {settings.learning_rate}")
             report(f"loss {loss:.3f}, validation {history['validation_accuracy'][-1]:.1%}")
     return HeadTraining(head.eval(), history)
+
+
+def new_optimizer(
+    head: nn.Sequential, settings: HeadSettings, num_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW for a head, and a one-cycle schedule over a number of steps."""
+    optimizer = torch.optim.AdamW(
+        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=num_steps, pct_start=WARM_UP
+    )
 
 
 def train_epoch(
