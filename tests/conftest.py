@@ -178,6 +178,7 @@ def make_project(root: Path) -> Path:
     (chapters / "second.md").write_text(FRONT_MATTER.format(needs="[first]") + SECOND)
     shutil.copy(ROOT / "_config.yml", root)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
+    shutil.copytree(ROOT / "book" / "templates", root / "book" / "templates")
     return root
 
 

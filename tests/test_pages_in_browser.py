@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.pipeline import browser as chromium
 
+# Milliseconds until a page counts as stuck, on a machine that has other things to do as well.
+PATIENCE = 300_000
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 THEMES = ("light", "dark")
 
@@ -108,6 +110,7 @@ def visit(browser: Browser, path: Path, size: str) -> Visit:
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, offline=True, reduced_motion="reduce")
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url}"))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
@@ -178,6 +181,7 @@ def test_nothing_bars_people_from_reading_in_either_theme(visits):
 
 def test_the_file_to_open_leads_to_the_introduction(quick_book, browser):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto((quick_book / "html" / "index.html").as_uri())
     page.wait_for_url("**/introduction.html")
     page.close()
@@ -186,6 +190,7 @@ def test_the_file_to_open_leads_to_the_introduction(quick_book, browser):
 def test_search_works_from_disk(quick_book, browser):
     context = browser.new_context(offline=True)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto((quick_book / "html" / "search.html").as_uri() + "?q=softmax")
     page.wait_for_selector("#search-results ul.search li a")
     found = page.eval_on_selector_all("#search-results ul.search li a", "links => links.map(link => link.href)")

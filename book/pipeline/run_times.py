@@ -47,8 +47,7 @@ def run_times(project: Project, profile: Profile, executed: dict[str, NotebookNo
     made = {name: notebook.metadata["book"] for name, notebook in executed.items()}
     total = sum(run["seconds"] for run in made.values())
     times = [
-        (f"{{doc}}`/{project.chapter(name).docname}`", run["profile"], run["date"], f"{run['seconds']:,}")
-        for name, run in made.items()
+        (f"{{doc}}`/{project.chapter(name).docname}`", run["date"], f"{run['seconds']:,}") for name, run in made.items()
     ]
     everywhere = list(made)
     machines = _by_value({name: _machine(run["environment"]) for name, run in made.items()})
@@ -61,7 +60,7 @@ def run_times(project: Project, profile: Profile, executed: dict[str, NotebookNo
         [
             f"The chapters of the {profile.name} profile, each executed in one go. "
             "What other chapters of the same build had trained and left is read, not trained again.",
-            _table(("chapter", "profile", "executed", "seconds"), [*times, ("all", "", "", f"{total:,}")], "lllr"),
+            _table(("chapter", "executed", "seconds"), [*times, ("all", "", f"{total:,}")], "llr"),
             "They ran on:",
             _table(
                 ("machine", "chapters"),
