@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 GET_LATEX := $(PYTHON) -m book latex > /dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help book quick rerun test bench status latex clean
+.PHONY: help book quick rerun test bench status latex browser clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ rerun: $(INSTALLED) ## the full book from nothing: every network is trained agai
 	@$(GET_LATEX)
 	@$(PYTHON) -m book rerun
 
-test: latex ## lint, unit tests, and the quick book with its contents checked
+test: latex browser ## lint, unit tests, and the quick book with its contents checked
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest
@@ -37,6 +37,9 @@ status: $(INSTALLED) ## which chapters are fresh, which are stale, and why
 
 latex: $(INSTALLED) ## install what the PDF needs, where that is possible without asking
 	@$(PYTHON) -m book latex
+
+browser: $(INSTALLED) ## install what the tests open the pages in, where that is possible without asking
+	@$(PYTHON) -m book browser
 
 clean: ## remove everything that was made, but the published results
 	rm -rf _build

@@ -7,8 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
-from book.pipeline import latex
+from book.pipeline import browser, latex
 from book.pipeline.freshness import statuses
+from book.pipeline.notebooks import publish_notebooks
 from book.pipeline.pictures import publish_pictures
 from book.pipeline.profiles import Profile, load_profile, read_overrides, run_profile
 from book.pipeline.project import BookError, Project, load_project
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
 
     tools = commands.add_parser("latex", help="install what the PDF needs, where that is possible without asking")
     tools.set_defaults(command=_latex)
+
+    chromium = commands.add_parser("browser", help="install what the tests open the pages in, where that is possible")
+    chromium.set_defaults(command=_browser)
     return parser
 
 
@@ -88,6 +92,7 @@ def _build(root: Path, options: argparse.Namespace) -> int:
 
 def _publish(project: Project, profile: Profile) -> int:
     if profile.name == "full":
+        publish_notebooks(project, profile)
         publish_pictures(project, profile, project.root)
     html, pdf = render(project, profile)
     if pdf is None:
@@ -132,6 +137,12 @@ def _latex(root: Path, options: argparse.Namespace) -> int:
     absent = latex.install(root / "_build" / "latex-install.log")
     if absent:
         print(latex.advice(absent))
+    return 0
+
+
+def _browser(root: Path, options: argparse.Namespace) -> int:
+    if browser.install(root / "_build" / "browser-install.log") is None:
+        print(browser.advice())
     return 0
 
 

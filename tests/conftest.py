@@ -1,6 +1,8 @@
-"""A project of three small pages, on which the pipeline is tested."""
+"""A project of three small pages, on which the pipeline is tested, and the book itself in its quick profile."""
 
 import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -176,6 +178,7 @@ def make_project(root: Path) -> Path:
     (chapters / "second.md").write_text(FRONT_MATTER.format(needs="[first]") + SECOND)
     shutil.copy(ROOT / "_config.yml", root)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
+    shutil.copytree(ROOT / "book" / "templates", root / "book" / "templates")
     return root
 
 
@@ -189,3 +192,10 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def quick_book() -> Path:
+    """The output folder of the quick profile, executed and rendered."""
+    subprocess.run([sys.executable, "-m", "book", "build", "--profile", "quick"], cwd=ROOT, check=True)
+    return ROOT / "_build" / "quick"

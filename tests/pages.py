@@ -7,15 +7,18 @@ from urllib.parse import unquote, urlsplit
 from bs4 import BeautifulSoup
 
 
+def documents(html: Path) -> list[Path]:
+    """List the pages of a rendered book; the theme keeps templates of its own among the static files."""
+    return sorted(path for path in html.rglob("*.html") if "_static" not in path.relative_to(html).parts)
+
+
 class Pages:
     """The pages of a rendered book, read once."""
 
     def __init__(self, html: Path) -> None:
         self.html = html
         self.by_path = {
-            path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-            for path in html.rglob("*.html")
-            if "_static" not in path.relative_to(html).parts
+            path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in documents(html)
         }
 
     def page(self, docname: str) -> BeautifulSoup:

@@ -1,18 +1,17 @@
 """The book itself: executed and rendered in the quick profile, its pages and its report read."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
+from conftest import ROOT
 from pages import Pages, letters
 from pypdf import PdfReader
 
+from book.pipeline.profiles import load_profile
 from book.pipeline.project import load_project
 
-ROOT = Path(__file__).parents[1]
 QUICK = ROOT / "_build" / "quick"
 PROJECT = load_project(ROOT)
 NAMES = [chapter.name for chapter in PROJECT.chapters]
@@ -20,20 +19,22 @@ EXECUTABLE = [chapter.name for chapter in PROJECT.executable]
 PASTED = re.compile(r"\{glue:\w*\}(?:`|[ \t]+)(?P<key>[^`:\s]+)")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def book():
-    """Build the book; every test here reads what that made."""
-    subprocess.run([sys.executable, "-m", "book", "build", "--profile", "quick"], cwd=ROOT, check=True)
+pytestmark = pytest.mark.usefixtures("quick_book")
 
 
 @pytest.fixture(scope="module")
-def pages(book) -> Pages:
-    return Pages(QUICK / "html")
+def pages(quick_book) -> Pages:
+    return Pages(quick_book / "html")
 
 
 @pytest.fixture(scope="module")
-def report(book) -> str:
-    return letters("".join(page.extract_text() for page in PdfReader(QUICK / "report.pdf").pages))
+def report(quick_book) -> PdfReader:
+    return PdfReader(quick_book / "report.pdf")
+
+
+@pytest.fixture(scope="module")
+def report_text(report) -> str:
+    return "\n".join(page.extract_text() for page in report.pages)
 
 
 def outputs(name):
@@ -41,8 +42,18 @@ def outputs(name):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+def glued_name(output):
+    return output.get("metadata", {}).get("scrapbook", {}).get("name")
+
+
 def glued(name):
-    return {output.metadata.scrapbook.name for output in outputs(name) if "scrapbook" in output.get("metadata", {})}
+    return {glued_name(output) for output in outputs(name)} - {None}
+
+
+def glued_values(cells):
+    """Return the numbers and texts that a notebook glued."""
+    found = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs if glued_name(output)]
+    return {glued_name(output): output.data["text/plain"] for output in found if len(output.data) == 1}
 
 
 @pytest.mark.parametrize("name", EXECUTABLE)
@@ -82,8 +93,88 @@ def test_the_pages_need_no_network(pages):
     assert pages.loaded_from_a_network() == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_report_holds_the_chapter(name, report):
-    cells = [cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown"]
-    title = re.search(r"^# (.+)$", "\n".join(cells), re.MULTILINE)[1]
-    assert letters(title) in report
+def test_the_report_begins_with_title_and_contents_and_has_all_chapters(report):
+    assert letters("From Backprop to VGG16") in letters(report.pages[0].extract_text())
+    assert report.pages[1].extract_text().startswith("Contents")
+    bookmarks = [letters(entry.title) for entry in report.outline if not isinstance(entry, list)]
+    titles = []
+    for name in NAMES:
+        cells = [cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown"]
+        titles.append(letters(re.search(r"^# (.+)$", "\n".join(cells), re.MULTILINE)[1]))
+    assert bookmarks == titles
+
+
+def test_the_report_has_every_numbered_figure_of_the_pages(pages, report_text):
+    numbered = {
+        caption.get_text().strip().rstrip(".")
+        for page in pages.by_path.values()
+        for caption in page.select("figcaption .caption-number")
+    }
+    assert len(numbered) > 20
+    assert set(re.findall(r"^(Fig\. [\d.]+\d):", report_text, re.MULTILINE)) == numbered
+
+
+def test_the_report_names_the_sixteen_files(report_text):
+    chapter = PROJECT.chapter("four_activations")
+    epochs = load_profile(PROJECT, "quick").parameters(chapter)["checkpoint_epochs"]
+    names = [
+        f"{epoch}_{activation}_{kind}.pkl"
+        for epoch in epochs
+        for activation in ("relu", "sigmoid", "linear", "tanh")
+        for kind in ("weights", "biases")
+    ]
+    assert len(names) == 16
+    assert [name for name in names if letters(name) not in letters(report_text)] == []
+
+
+def test_the_report_has_the_headline_numbers_of_the_run(report_text):
+    table = next(output for output in outputs("scikit_learn") if glued_name(output) == "headline_table")
+    rows = table.data["text/markdown"].splitlines()[2:]
+    cells = [cell.strip(" *`") for row in rows for cell in row.strip("|").split("|")]
+    assert len(cells) >= 12
+    assert [cell for cell in cells if letters(cell) not in letters(report_text)] == []
+
+
+def test_the_report_has_no_folded_code(report_text):
+    code = [
+        max(cell.source.splitlines(), key=len)
+        for name in EXECUTABLE
+        for cell in PROJECT.chapter(name).code_cells
+        if "hide-input" in cell.metadata.get("tags", [])
+    ]
+    assert len(code) > 10
+    assert [line for line in code if letters(line) in letters(report_text)] == []
+
+
+def test_nothing_in_the_report_is_wider_than_its_column_and_no_character_is_missing(quick_book):
+    log = (quick_book / "report.log").read_text(errors="replace")
+    assert "Output written on report" in log
+    overfull = re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)[^\n]*\n[^\n]*", log)
+    assert [width for width in overfull if float(width) > 3] == []
+    assert "Missing character" not in log
+
+
+def test_links_of_the_report_are_live_and_it_is_small_enough_to_send(quick_book, report):
+    links = [note.get_object() for page in report.pages for note in page.get("/Annots", [])]
+    actions = [link["/A"] for link in links if "/A" in link]
+    assert sum("/URI" in action for action in actions) > 5
+    inside = [link.get("/Dest") or link["/A"].get("/D") for link in links if "/URI" not in link.get("/A", {})]
+    assert len(inside) > 100
+    assert [name for name in inside if isinstance(name, str) and name not in report.named_destinations] == []
+    assert (quick_book / "report.pdf").stat().st_size < 25e6
+
+
+def test_papermill_runs_a_downloaded_notebook_as_it_is(quick_book, tmp_path, monkeypatch):
+    monkeypatch.delenv("BOOK_OUTPUT", raising=False)
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    download = quick_book / "html" / "_sources" / "book" / "chapters" / "fashion_mnist.ipynb"
+    again = papermill.execute_notebook(download, tmp_path / "again.ipynb", cwd=ROOT, progress_bar=False)
+    assert glued_values(again.cells) == glued_values(nbformat.read(download, as_version=4).cells)
+
+
+def test_published_notebooks_have_the_chapters_text():
+    for name in EXECUTABLE:
+        published = nbformat.read(ROOT / "results" / f"{name}.ipynb", as_version=4)
+        text = [cell.source for cell in published.cells if cell.cell_type == "markdown"]
+        current = [cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown"]
+        assert text == current, f"{name}: make book brings results/ up to date"

@@ -94,12 +94,30 @@ def test_a_mistaken_command_is_refused_before_anything_runs(root, capsys, argume
         ("first:", "third:", "no chapter 'third'"),
         ("num_epochs: 2", "num_epoch: 2", "profile quick: first has no parameter 'num_epoch'"),
         ("num_epochs: 2", "num_epochs: two", "profile quick: num_epochs = 'two' is text"),
+        ("num_epochs: 2", "- num_epochs", "profile quick, first: names with values are wanted, not"),
     ],
 )
 def test_a_mistaken_profile_is_refused(root, old, new, message):
     edit(root / "book/pipeline/profiles.yml", old, new)
     with pytest.raises(BookError, match=message):
         load_profile(load_project(root), "quick")
+
+
+@pytest.mark.parametrize("name", ["_toc.yml", "book/pipeline/profiles.yml"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("quick:\n  first: [1\nnext: 2\n", ", line 3, column "),
+        ("a: b: c\n", ", line 1, column "),
+        ("a tab:\n\t- x\n", ", line 2, column 1: "),
+        ("- one\n- two\n", " holds no names with values, but ['one', 'two']"),
+        ("", " holds no names with values, but None"),
+    ],
+)
+def test_a_file_that_is_not_yaml_or_holds_no_mapping_is_named(root, capsys, name, text, message):
+    (root / name).write_text(text)
+    assert main(["status", "--profile", "quick"], root) == 1
+    assert capsys.readouterr().err.startswith(f"error: {root / name}{message}")
 
 
 @pytest.mark.parametrize(

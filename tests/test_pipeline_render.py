@@ -1,10 +1,13 @@
 """Rendering: what staging adds to a page, strictness, and that a failed build leaves the last one."""
 
+import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
-from conftest import edit, make_project
+import yaml
+from conftest import ROOT, edit, make_project
 from pages import Pages, letters
 from pypdf import PdfReader
 
@@ -12,6 +15,7 @@ from book.__main__ import main
 from book.pipeline import render as rendering
 from book.pipeline.profiles import load_profile
 from book.pipeline.project import BookError, load_project
+from book.pipeline.run_times import RUN_TIMES_MARK
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,43 @@ def test_every_page_says_how_it_was_made(pages):
     assert "Results of The first chapter: executed" in made
 
 
+def test_a_page_offers_its_executed_notebook_for_download(built, pages):
+    page = pages.page("book/chapters/first")
+    link = page.select_one("a.btn-download-source-button")["href"]
+    notebook = nbformat.read(built / "_build/quick/html/book/chapters" / link, as_version=4)
+    nbformat.validate(notebook)
+    sources = [cell.source for cell in notebook.cells]
+    assert sources[0].startswith("# Makes this notebook run outside of the pipeline")
+    assert sources[1].startswith("# The first chapter")
+    assert sources[2].startswith("num_epochs = 3")
+    assert sources[3] == "# Parameters\nnum_epochs = 2\n"
+    assert [cell.outputs[0].text for cell in notebook.cells if "print(" in cell.source] == ["total 2.5\n"]
+    assert notebook.metadata.book.profile == "quick"
+
+
+def test_a_page_is_launched_from_the_published_notebooks_of_the_configured_repository(pages):
+    configuration = yaml.safe_load((ROOT / "_config.yml").read_text())
+    url, branch = (configuration["repository"][name] for name in ("url", "branch"))
+    place = url.removeprefix("https://github.com/")
+    links = [link["href"] for link in pages.page("book/chapters/first").select(".dropdown-launch-buttons a")]
+    assert links == [
+        f"https://mybinder.org/v2/gh/{place}/{branch}?urlpath=lab/tree/results/first.ipynb",
+        f"https://colab.research.google.com/github/{place}/blob/{branch}/results/first.ipynb",
+    ]
+
+
+def test_a_page_without_code_offers_nothing_to_launch_and_no_notebook(pages):
+    page = pages.page("book/chapters/introduction")
+    assert page.select(".dropdown-launch-buttons a, a.btn-download-source-button") == []
+
+
+def test_pages_have_no_script_twice_and_none_of_thebe(pages):
+    scripts = [script.get("src") or script.get_text() for script in pages.page("book/chapters/first").head("script")]
+    declared = [re.match(r"const (\w+)", script)[1] for script in scripts if script.startswith("const ")]
+    assert len(declared) == len(set(declared))
+    assert [script for script in scripts if "thebe" in script.lower()] == []
+
+
 def test_the_injected_parameters_and_the_glue_cell_do_not_show(pages):
     text = pages.page("book/chapters/first").get_text()
     assert "# Parameters" not in text
@@ -105,6 +146,52 @@ def test_the_report_has_all_chapters_and_the_same_numbers(built):
     ):
         assert letters(expected) in text
     assert letters("Quick profile: reduced settings") in text
+
+
+def test_the_report_leaves_out_folded_code_and_keeps_its_figure(built, pages):
+    text = "".join(page.extract_text() for page in PdfReader(built / "_build/quick/report.pdf").pages)
+    assert "ax.plot" in pages.page("book/chapters/first").get_text()
+    assert letters("ax.plot(range(num_epochs))") not in letters(text)
+    assert letters("total = compute.add(num_epochs, learning_rate)") in letters(text)
+    assert letters("Fig. 1.1: A line.") in letters(text)
+
+
+def test_pages_of_the_appendix_have_no_number_and_show_the_run_times(changed):
+    edit(
+        changed / "_toc.yml",
+        """options:
+  numbered: true
+chapters:
+  - file: book/chapters/first
+  - file: book/chapters/second
+""",
+        """parts:
+  - caption: Chapters
+    numbered: true
+    chapters:
+      - file: book/chapters/first
+      - file: book/chapters/second
+  - caption: Appendix
+    chapters:
+      - file: book/chapters/times
+""",
+    )
+    (changed / "book/chapters/times.md").write_text(f"# Times\n\n{RUN_TIMES_MARK}\n")
+    html, pdf = render(changed)
+    pages = Pages(html.parent)
+    times, machines, versions, renderers = pages.page("book/chapters/times").select("article table")
+    cells = [[cell.get_text() for cell in row.select("td")] for row in times.select("tbody tr")]
+    assert [row[0] for row in cells] == ["The first chapter", "The second chapter", "all"]
+    assert int(cells[0][2]) + int(cells[1][2]) == int(cells[2][2])
+    assert "logical cores" in machines.get_text()
+    assert "matplotlib" in versions.get_text()
+    assert "Sphinx" in renderers.get_text()
+    titles = [entry.title for entry in PdfReader(pdf).outline if not isinstance(entry, list)]
+    assert titles == ["Introduction", "The first chapter", "The second chapter", "Times"]
+    text = "".join(page.extract_text() for page in PdfReader(pdf).pages)
+    assert "Chapter 2" in text
+    assert "Chapter 3" not in text
+    assert pages.dead_links() == []
 
 
 def test_nothing_is_rendered_when_nothing_changed(built, monkeypatch):

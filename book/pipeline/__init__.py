@@ -9,8 +9,14 @@ The pipeline knows chapters as files and imports nothing that they import:
 ``execute``        run one chapter with papermill and store its result, or leave everything as it was
 ``update``         run what is stale, in order, and what it needs; what an interrupted rerun has left to do
 ``progress``       progress bars in the terminal
-``render``         stage the pages and build HTML and PDF
+``stage``          the pages as Jupyter Book gets them: sources with their results, and where these come from
+``run_times``      the tables of run times and environment
+``render``         build HTML and PDF from the staged pages
+``mends``          a Sphinx extension: what Sphinx and its theme leave to be mended
+``notebooks``      the executed notebooks as readers download and launch them
 ``pictures``       the figures that the README shows, taken from the results
 ``latex``          is LaTeX here, and how to get it
+``browser``        is Chromium here, and how to get it
+``apt``            installs Debian's packages for both
 =================  ================================================================================
 """

@@ -38,9 +38,12 @@ from book.pipeline.progress import Progress
 from book.pipeline.project import BookError, Project, tags_of
 
 INJECTED_TAG = "injected-parameters"
+# The first cell of a published notebook, see `book.pipeline.notebooks`.
+OPENING_TAG = "opening"
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
 # has the same bytes.
 SOURCE_DATE_EPOCH = "1700000000"
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
@@ -246,8 +249,9 @@ def _refuse_what_must_not_be_published(project: Project, name: str, executed: No
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """List a notebook's code cells, but not the one that papermill put in."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and INJECTED_TAG not in tags_of(cell)]
+    """List the code cells that are the chapter's, not papermill's or the pipeline's."""
+    ours = {INJECTED_TAG, OPENING_TAG}
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
 def _texts(output: NotebookNode) -> list[str]:
@@ -300,18 +304,27 @@ def _environment_of(project: Project, status: Status) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         "packages": versions,
     }
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    """List the processor's instruction sets that decide how fast matrices are multiplied, where the system says."""
+    return [name for name in INSTRUCTIONS if name in _cpuinfo("flags").split()]
+
+
+def _cpuinfo(name: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _plain(text: str) -> str:

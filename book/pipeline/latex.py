@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+from book.pipeline import apt
 
 # Debian's names. The small set: the theme's own LaTeX class would need a gigabyte of fonts more.
 PACKAGES = (
@@ -34,10 +34,7 @@ def missing() -> list[str]:
 
 def advice(absent: list[str]) -> str:
     """Say in one line what is missing and how to get it."""
-    return (
-        f"no PDF: {', '.join(absent)} missing; on Debian or Ubuntu: "
-        f"sudo apt-get install --no-install-recommends {' '.join(PACKAGES)}"
-    )
+    return f"no PDF: {', '.join(absent)} missing; on Debian or Ubuntu: {apt.command(PACKAGES)}"
 
 
 def install(log: Path) -> list[str]:
@@ -53,21 +50,8 @@ def install(log: Path) -> list[str]:
     list of str
         What is still missing.
     """
-    absent = missing()
-    if not absent or shutil.which("apt-get") is None:
-        return absent
-    if os.geteuid() == 0:
-        prefix = []
-    elif shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
-        prefix = ["sudo", "-n"]
-    else:
-        return absent
-    print(f"installing LaTeX (about a minute; log in {log})", file=sys.stderr, flush=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
-    with log.open("w", encoding="utf-8") as file:
-        for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            subprocess.run([*apt, *command], stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    if missing():
+        apt.install("LaTeX", PACKAGES, log)
     return missing()
 
 

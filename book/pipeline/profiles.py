@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from book.pipeline.project import ANYTHING, BookError, Chapter, Project, is_plain
+from book.pipeline.project import ANYTHING, BookError, Chapter, Project, is_plain, read_yaml
 
 PROFILES_FILE = Path("book", "pipeline", "profiles.yml")
 
@@ -50,18 +50,24 @@ def load_profile(project: Project, name: str) -> Profile:
     BookError
         If there is no such profile, or it overrides a parameter that does not exist or has another type.
     """
-    path = project.root / PROFILES_FILE
-    profiles = yaml.safe_load(path.read_text(encoding="utf-8"))
+    profiles = read_yaml(project.root / PROFILES_FILE)
     if name not in profiles:
         raise BookError(f"no profile '{name}'; the profiles are {', '.join(profiles)}")
+    where = f"{PROFILES_FILE}, profile {name}"
     overrides = {
-        chapter: check_overrides(project.chapter(chapter), values or {}, f"{PROFILES_FILE}, profile {name}")
-        for chapter, values in (profiles[name] or {}).items()
+        chapter: check_overrides(project.chapter(chapter), _mapping(values, f"{where}, {chapter}"), where)
+        for chapter, values in _mapping(profiles[name], where).items()
     }
     output = Path("_build", name)
     # The published results are those of the full profile; they are in git, outside of _build.
     results = Path("results") if name == "full" else output / "results"
     return Profile(name=name, output=output, results=results, overrides=overrides)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise BookError(f"{where}: names with values are wanted, not {value!r}")
+    return value or {}
 
 
 def run_profile(project: Project, chapter: Chapter, values: dict[str, Any]) -> Profile:

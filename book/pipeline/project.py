@@ -188,7 +188,7 @@ def load_project(root: Path) -> Project:
     if not contents.is_file():
         raise BookError(f"{contents} is missing; run this from the project's folder")
     chapters: list[Chapter] = []
-    for docname in _files_of(yaml.safe_load(contents.read_text(encoding="utf-8"))):
+    for docname in files_of(read_yaml(contents)):
         chapter = _load_chapter(root, docname)
         earlier = [other.name for other in chapters if other.is_executable]
         for name in chapter.needs:
@@ -201,15 +201,34 @@ def load_project(root: Path) -> Project:
     return Project(root=root, chapters=tuple(chapters))
 
 
-def _files_of(entry: Any) -> list[str]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of names and values.
+
+    Raises
+    ------
+    BookError
+        If it is not YAML, or anything but a mapping; the message names the file and the place.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise BookError(f"{path}{place}: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(value, dict):
+        raise BookError(f"{path} holds no names with values, but {value!r}")
+    return value
+
+
+def files_of(entry: Any) -> list[str]:
     """List the pages of a table of contents in reading order, whatever its nesting."""
     if isinstance(entry, list):
-        return [name for item in entry for name in _files_of(item)]
+        return [name for item in entry for name in files_of(item)]
     if not isinstance(entry, dict):
         return []
     own = [entry[key] for key in ("root", "file") if key in entry]
     below = [entry[key] for key in ("parts", "chapters", "sections", "entries", "subtrees") if key in entry]
-    return own + _files_of(below)
+    return own + files_of(below)
 
 
 def _load_chapter(root: Path, docname: str) -> Chapter:
