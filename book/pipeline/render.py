@@ -42,6 +42,7 @@ RENDERERS = (
     "sphinx-book-theme",
     "pydata-sphinx-theme",
     "sphinx-mathjax-offline",
+    "sphinx-proof",
     "sphinx-togglebutton",
     "sphinx_design",
     "sphinxcontrib-bibtex",
@@ -353,8 +354,9 @@ def _jupyter_book(staged: Path, made: Path, builder: str, contents: Path) -> Non
 
 
 def _digest(staged: Path) -> str:
-    """Hash what rendering depends on: the staged files, the programs, and this module."""
+    """Hash what rendering depends on: the staged files, the programs, this module and our Sphinx extension."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(Path(__file__).with_name("proofs.py").read_bytes())
     for name in RENDERERS:
         digest.update(f"{name} {metadata.version(name)}\n".encode())
     for path in sorted(path for path in staged.rglob("*") if path.is_file()):
