@@ -87,3 +87,22 @@ def test_the_report_holds_the_chapter(name, report):
     cells = [cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown"]
     title = re.search(r"^# (.+)$", "\n".join(cells), re.MULTILINE)[1]
     assert letters(title) in report
+
+
+def test_theorems_have_the_same_numbers_on_the_pages_and_in_the_report(pages, report):
+    titles = [
+        title.get_text() for page in pages.by_path.values() for title in page.select(".proof > .admonition-title")
+    ]
+    assert titles
+    assert [title for title in titles if letters(title) not in report] == []
+
+
+def test_references_to_theorems_have_their_numbers_on_the_pages_and_in_the_report(pages, report):
+    links = [
+        link for page in pages.by_path.values() for link in page.select("a.reference[href*='#thm-'], a[href*='#cor-']")
+    ]
+    assert links
+    for link in links:
+        assert re.fullmatch(r"(Theorem|Corollary) \d+\.\d+", link.get_text()), link
+        before = link.previous_sibling.get_text()[-12:] if link.previous_sibling else ""
+        assert letters(before + link.get_text()) in report, link
