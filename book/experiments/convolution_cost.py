@@ -241,31 +241,30 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def time_interleaved(
-    functions: Mapping[str, Callable[[], object]], num_repeats: int, num_warm_up: int = 3
-) -> dict[str, np.ndarray]:
+def time_interleaved(functions: Mapping[str, Callable[[], object]], num_repeats: int) -> dict[str, np.ndarray]:
     """Time functions in turn, so that whatever else the machine does hits all of them alike.
+
+    A function is called twice in each round and timed the second time: it should not pay for a cache that the one
+    before it has filled with other data.
 
     Parameters
     ----------
     functions : mapping of names to callables
     num_repeats : int
-        Rounds that are timed; in each, every function is called once.
-    num_warm_up : int
-        Rounds before that, not timed.
+        Rounds.
 
     Returns
     -------
     dict of ndarray, shape (num_repeats,)
-        Seconds of each call.
+        Seconds of each call that was timed.
     """
     check_integer("num_repeats", num_repeats, minimum=1)
     seconds = {name: [] for name in functions}
     with torch.inference_mode():
-        for repeat in range(num_warm_up + num_repeats):
+        for _ in range(num_repeats):
             for name, function in functions.items():
+                function()
                 start = time.perf_counter()
                 function()
-                if repeat >= num_warm_up:
-                    seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in seconds.items()}
