@@ -245,7 +245,8 @@ def time_interleaved(functions: Mapping[str, Callable[[], object]], num_repeats:
     """Time functions in turn, so that whatever else the machine does hits all of them alike.
 
     A function is called twice in each round and timed the second time: it should not pay for a cache that the one
-    before it has filled with other data.
+    before it has filled with other data. When PyTorch has one thread, the clock is that thread's, which stands still
+    while another process has the core; otherwise it is the wall clock.
 
     Parameters
     ----------
@@ -259,12 +260,13 @@ def time_interleaved(functions: Mapping[str, Callable[[], object]], num_repeats:
         Seconds of each call that was timed.
     """
     check_integer("num_repeats", num_repeats, minimum=1)
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds = {name: [] for name in functions}
     with torch.inference_mode():
         for _ in range(num_repeats):
             for name, function in functions.items():
                 function()
-                start = time.perf_counter()
+                start = clock()
                 function()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: np.array(values) for name, values in seconds.items()}
