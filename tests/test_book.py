@@ -178,3 +178,22 @@ def test_published_notebooks_have_the_chapters_text():
         text = [cell.source for cell in published.cells if cell.cell_type == "markdown"]
         current = [cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown"]
         assert text == current, f"{name}: make book brings results/ up to date"
+
+
+def test_theorems_have_the_same_numbers_on_the_pages_and_in_the_report(pages, report_text):
+    titles = [
+        title.get_text() for page in pages.by_path.values() for title in page.select(".proof > .admonition-title")
+    ]
+    assert titles
+    assert [title for title in titles if letters(title) not in letters(report_text)] == []
+
+
+def test_references_to_theorems_have_their_numbers_on_the_pages_and_in_the_report(pages, report_text):
+    links = [
+        link for page in pages.by_path.values() for link in page.select("a.reference[href*='#thm-'], a[href*='#cor-']")
+    ]
+    assert links
+    for link in links:
+        assert re.fullmatch(r"(Theorem|Corollary) \d+\.\d+", link.get_text()), link
+        before = link.previous_sibling.get_text()[-12:] if link.previous_sibling else ""
+        assert letters(before + link.get_text()) in letters(report_text), link
