@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 GET_LATEX := $(PYTHON) -m book latex > /dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help book quick rerun test bench status latex browser clean
+.PHONY: help book quick rerun test bench status submission latex browser clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: $(INSTALLED) ## bring the full book up to date: HTML and PDF
 	@$(GET_LATEX)
@@ -34,6 +34,9 @@ bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch, 
 
 status: $(INSTALLED) ## which chapters are fresh, which are stale, and why
 	@$(PYTHON) -m book status
+
+submission: $(INSTALLED) ## make the archive to hand in: make submission NAME=2020123
+	@$(PYTHON) -m book submission "$(NAME)"
 
 latex: $(INSTALLED) ## install what the PDF needs, where that is possible without asking
 	@$(PYTHON) -m book latex

@@ -14,6 +14,7 @@ from book.pipeline.pictures import publish_pictures
 from book.pipeline.profiles import Profile, load_profile, read_overrides, run_profile
 from book.pipeline.project import BookError, Project, load_project
 from book.pipeline.render import render
+from book.pipeline.submission import make_submission
 from book.pipeline.update import left_by_rerun, rerun, run_one, update
 
 
@@ -75,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter of the chapter; may be given several times",
     )
 
+    submission = commands.add_parser("submission", help="make the archive to hand in from a finished full build")
+    submission.set_defaults(command=_submission)
+    submission.add_argument("name", metavar="NAME", help="the roll number")
+
     tools = commands.add_parser("latex", help="install what the PDF needs, where that is possible without asking")
     tools.set_defaults(command=_latex)
 
@@ -130,6 +135,12 @@ def _run(root: Path, options: argparse.Namespace) -> int:
     values = read_overrides(chapter, options.parameters)
     status = run_one(project, run_profile(project, chapter, values), chapter)
     print(status.result)
+    return 0
+
+
+def _submission(root: Path, options: argparse.Namespace) -> int:
+    project = load_project(root)
+    print(make_submission(project, load_profile(project, "full"), options.name))
     return 0
 
 

@@ -76,6 +76,16 @@ def render(project: Project, profile: Profile) -> tuple[Path, Path | None]:
     return wanted["html"], wanted.get("pdf")
 
 
+def report_is_current(project: Project, profile: Profile) -> bool:
+    """Whether the report is there and is that of the sources and results."""
+    output = project.root / profile.output
+    record = output / "render.json"
+    if not record.is_file() or not (output / "report.pdf").is_file():
+        return False
+    staged = stage(project, profile, output / "stage")
+    return json.loads(record.read_text(encoding="utf-8")).get("pdf") == _digest(staged)
+
+
 def refuse_stale(project: Project, profile: Profile) -> None:
     """Raise an error that names the stale chapters and the command that brings them up to date."""
     stale = [status for status in statuses(project, profile).values() if not status.is_fresh]
