@@ -66,10 +66,11 @@ def make_submission(project: Project, profile: Profile, name: str) -> Path:
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
+    code = _known_to_git(project.root)
     archive = output / f"{name}_HW1.zip"
     partial = archive.with_suffix(".partial")
     with ZipFile(partial, "w") as file:
-        for path in _known_to_git(project.root):
+        for path in code:
             _add(file, f"code/{path.relative_to(project.root).as_posix()}", path.read_bytes(), _is_program(path))
         _add(file, "code/models.zip", _zipped(models))
         _add(file, "report.pdf", (output / "report.pdf").read_bytes())
