@@ -10,11 +10,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from captum.attr import GuidedBackprop, IntegratedGradients, LayerAttribution, LayerGradCam, NoiseTunnel, Saliency
 from torch import nn
 
 from book.experiments.probing import convolutions, refuse_bad_class, refuse_bad_inputs
 from book.experiments.vgg16 import VGG
+
+with warnings.catch_warnings():
+    # Captum asks for tqdm's bar for notebooks, which misses its widgets, and that would be told on the page.
+    warnings.filterwarnings("ignore", "IProgress not found")
+    from captum.attr import (
+        GuidedBackprop,
+        IntegratedGradients,
+        LayerAttribution,
+        LayerGradCam,
+        NoiseTunnel,
+        Saliency,
+    )
 
 BATCH = 20
 
@@ -63,6 +74,13 @@ def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) ->
         scores = model(inputs).gather(1, labels[:, None])
         # Pictures do not see each other in evaluation mode, so the sum's gradient is each score's own.
         return torch.autograd.grad(scores.sum(), inputs)[0]
+
+
+def captums_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """What :func:`class_gradients` gives, by Captum."""
+    labels = _checked(model, inputs, classes)
+    with _quiet(inputs) as inputs:
+        return Saliency(model).attribute(inputs, target=labels, abs=False).detach()
 
 
 def largest_over_channels(gradients: torch.Tensor) -> np.ndarray:
