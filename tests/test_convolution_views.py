@@ -77,7 +77,7 @@ def trunk():
 @pytest.fixture(scope="module")
 def model(trunk):
     """As it is loaded: with ReLUs in place."""
-    head = new_head(int(np.prod(trunk.output_shape)), HeadSettings(hidden=(16,))).requires_grad_(False)
+    head = new_head(trunk.output_shape, HeadSettings(hidden=(16,))).requires_grad_(False)
     return assemble(trunk, head)
 
 
