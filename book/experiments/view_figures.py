@@ -96,7 +96,8 @@ def response_figure(responses: Sequence[Response], columns: int = 6) -> Figure:
         # Cells of small maps are repeated, so that the gap within a panel is thinner than that between panels.
         repeat = max(1, 112 // maps.shape[1])
         sheets.append(tiled(list(maps.repeat(repeat, axis=1).repeat(repeat, axis=2)), 2, 3, np.nan))
-        titles.append(f"{response.name}, {top:{',.0f' if top >= 10 else '.2g'}}\n{', '.join(str(i) for i in strongest)}")
+        largest = format(top, ",.0f" if top >= 10 else ".2g")
+        titles.append(f"{response.name}, {largest}\n{', '.join(str(i) for i in strongest)}")
     rows = [sheets[i : i + columns] for i in range(0, len(sheets), columns)]
     named = [titles[i : i + columns] for i in range(0, len(titles), columns)]
     scale = "value divided by the layer's largest absolute value"
