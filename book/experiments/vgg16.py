@@ -48,9 +48,9 @@ KINDS = {
     nn.Linear: "dense",
     nn.BatchNorm1d: "batch normalisation",
     nn.Dropout: "dropout",
-    nn.Dropout1d: "dropout of channels",
-    nn.Unflatten: "grid by channels",
-    nn.Flatten: "flat again",
+    nn.Dropout1d: "channel dropout",
+    nn.Unflatten: "channels apart",
+    nn.Flatten: "channels together",
 }
 """What the table of layers calls them; a ReLU is called by its name."""
 

@@ -15,6 +15,9 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 # Where the theme looks for a page's notebook, and where it is.
 STAGED_FOLDER, RESULTS_FOLDER = "book/chapters/", "results/"
 _RIGHT = "text-right"
+# Rows after which Sphinx makes a table that goes on over pages; its columns are as wide as their text.
+_LONG = 30
+_SMALL = r"{\footnotesize\setlength{\tabcolsep}{4pt}"
 
 
 class BibliographyList(SphinxPostTransform):
@@ -76,10 +79,16 @@ class NumbersToTheRight(SphinxPostTransform):
             if any("morecols" in cell for row in rows for cell in row):
                 continue
             is_right = [all(_RIGHT in cell["classes"] for cell in column) for column in zip(*rows, strict=True)]
-            if any(is_right):
+            place = table.parent.index(table)
+            if len(rows) > _LONG:
+                # Sphinx breaks such a table over pages, by an environment that does not share the width out.
+                specification = "".join("r" if right else "l" for right in is_right)
+                table.parent.insert(place, nodes.raw("", _SMALL, format="latex"))
+                table.parent.insert(place + 1, addnodes.tabular_col_spec(spec=specification))
+                table.parent.insert(place + 3, nodes.raw("", "}", format="latex"))
+            elif any(is_right):
                 # T and R are tabulary's columns that share the width; T is ragged on the right (see _config.yml).
                 specification = "".join("R" if right else "T" for right in is_right)
-                place = table.parent.index(table)
                 table.parent.insert(place, addnodes.tabular_col_spec(spec=specification))
 
 
