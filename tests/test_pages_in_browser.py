@@ -125,6 +125,8 @@ def visit(browser: Browser, path: Path, size: str) -> Visit:
         page.emulate_media(color_scheme=theme)
         page.add_style_tag(content="* { transition: none !important; }")
         seen.grounds[theme] = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        if size != "desktop":
+            continue  # colours do not depend on the width, and contrast takes axe the longest
         seen.looks += page.evaluate(MARK_LOOKS)
         seen.barriers += [f"{theme}: {what}" for what in barriers(page, {"include": [["[data-look]"]]}, CONTRAST)]
     context.close()
@@ -175,7 +177,7 @@ def test_a_page_follows_the_readers_choice_of_light_or_dark(visits):
 
 
 def test_nothing_bars_people_from_reading_in_either_theme(visits):
-    assert min(seen.looks for seen in visits) > 10
+    assert min(seen.looks for seen in visits if seen.size == "desktop") > 10
     assert {seen.name: seen.barriers for seen in visits if seen.barriers} == {}
 
 
@@ -206,10 +208,10 @@ def test_what_is_wrong_with_a_page_is_seen(tmp_path, browser):
         "<img src='missing.png'><script src='https://example.org/x.js'></script><script>nonsense(</script>"
         "<div style='width: 3000px'>Wide</div>"
     )
-    seen = visit(browser, page, "phone")
+    seen = visit(browser, page, "desktop")
     assert seen.broken_formulas == ["Pale \\(x\\)", "x"]
     assert len(seen.broken_images) == 1
-    assert seen.overflow > 2000
+    assert seen.overflow > 1000
     assert "https://example.org/x.js" in seen.requests
     assert {complaint.partition(":")[0] for complaint in seen.complaints} >= {"failed"}
     assert any("Unexpected" in complaint or "missing" in complaint for complaint in seen.complaints)
