@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 def test_pictures_of_the_readme_are_the_published_figures(tmp_path):
     project = load_project(ROOT)
     shown = publish_pictures(project, load_profile(project, "full"), tmp_path)
-    assert len(shown) == 2
+    assert len(shown) == 3
     for picture in shown:
         assert picture.read_bytes() == (ROOT / picture.relative_to(tmp_path)).read_bytes(), picture.name
 
