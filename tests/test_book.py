@@ -111,7 +111,7 @@ def test_the_report_has_every_numbered_figure_of_the_pages(pages, report_text):
         for caption in page.select("figcaption .caption-number")
     }
     assert len(numbered) > 20
-    assert set(re.findall(r"^(Fig\. [\d.]+\d):", report_text, re.MULTILINE)) == numbered
+    assert set(re.findall(r"^(Fig\. \d+(?:\.\d+)?):", report_text, re.MULTILINE)) == numbered
 
 
 def test_the_report_names_the_sixteen_files(report_text):
@@ -143,7 +143,8 @@ def test_the_report_has_no_folded_code(report_text):
         line for cell, folded in zip(cells, is_folded, strict=True) if not folded for line in cell.source.splitlines()
     }
     longest = [max(cell.source.splitlines(), key=len) for cell, folded in zip(cells, is_folded, strict=True) if folded]
-    code = [line for line in longest if line not in shown]
+    # A line that is only text may stand in the report as the table that it was written for.
+    code = [line for line in longest if line not in shown and not line.lstrip().startswith('"')]
     assert len(code) > 10
     assert [line for line in code if letters(line) in letters(report_text)] == []
 
