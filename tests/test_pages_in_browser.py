@@ -17,6 +17,8 @@ from book.pipeline import browser as chromium
 
 # Milliseconds until a page counts as stuck, on a machine that has other things to do as well.
 PATIENCE = 300_000
+# And until the theme's script has followed the reader's choice.
+THEME_CHANGE = 300
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 THEMES = ("light", "dark")
 
@@ -124,6 +126,7 @@ def visit(browser: Browser, path: Path, size: str) -> Visit:
     for theme in THEMES:
         page.emulate_media(color_scheme=theme)
         page.add_style_tag(content="* { transition: none !important; }")
+        page.wait_for_timeout(THEME_CHANGE)
         seen.grounds[theme] = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         if size != "desktop":
             continue  # colours do not depend on the width, and contrast takes axe the longest
