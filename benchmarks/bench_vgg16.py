@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from book.experiments.features import Features, fastest_precision, forward
-from book.experiments.heads import HeadSettings, new_head, new_optimizer, train_epoch
-from book.experiments.vgg16 import Trunk, TrunkSettings, load_trunk
+from book.experiments.vgg.backbone import Trunk, TrunkSettings, load_trunk
+from book.experiments.vgg.features import Features, fastest_precision, forward
+from book.experiments.vgg.heads import HeadSettings, new_head, new_optimizer, train_epoch
 
 SETTINGS = TrunkSettings(cut=24, input_size=112)
 NUM_IMAGES, NUM_FEATURES = 128, 2048

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from book.pipeline import browser, latex
-from book.pipeline.freshness import statuses
+from book.pipeline.content_key import statuses
 from book.pipeline.notebooks import publish_notebooks
+from book.pipeline.parameters import Profile, load_profile, read_overrides, run_profile
 from book.pipeline.pictures import publish_pictures
-from book.pipeline.profiles import Profile, load_profile, read_overrides, run_profile
+from book.pipeline.plan import left_by_rerun, rerun, run_one, update
 from book.pipeline.project import BookError, Project, load_project
 from book.pipeline.render import render
 from book.pipeline.submission import make_submission
-from book.pipeline.update import left_by_rerun, rerun, run_one, update
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:

@@ -2,7 +2,7 @@
 
 The kernel works in the project's root and finds there what the project is made of. Two environment variables tell
 it more: ``BOOK_OUTPUT``, the folder of this profile relative to the root, and ``BOOK_PROGRESS``, see
-`book.pipeline.progress`. What other chapters are to read goes to ``<BOOK_OUTPUT>/models/<chapter>/``; the folder
+`book.pipeline.progress_bars`. What other chapters are to read goes to ``<BOOK_OUTPUT>/models/<chapter>/``; the folder
 is empty when the chapter starts, so that it never holds what an earlier version left.
 """
 
@@ -32,9 +32,9 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from book.pipeline.freshness import Status, components_of, external_imports
-from book.pipeline.profiles import Profile
-from book.pipeline.progress import Progress
+from book.pipeline.content_key import Status, components_of, external_imports
+from book.pipeline.parameters import Profile
+from book.pipeline.progress_bars import Progress
 from book.pipeline.project import BookError, Project, tags_of
 
 INJECTED_TAG = "injected-parameters"

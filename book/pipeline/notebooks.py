@@ -12,7 +12,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from book.pipeline.execute import INJECTED_TAG, OPENING_TAG, code_cells_with_runs, write_atomically
-from book.pipeline.profiles import Profile
+from book.pipeline.parameters import Profile
 from book.pipeline.project import PARAMETERS_TAG, Chapter, Project, read_yaml, tags_of
 
 _CHECKOUT = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 from book.pipeline.execute import code_cells_with_runs
-from book.pipeline.profiles import Profile
+from book.pipeline.parameters import Profile
 from book.pipeline.project import BookError, Project
 
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?P<path>results/figures/(?P<name>[\w-]+)\.svg)\)")

@@ -19,11 +19,11 @@ from pathlib import Path
 import matplotlib
 
 from book.pipeline import latex
-from book.pipeline.freshness import statuses
-from book.pipeline.profiles import Profile
+from book.pipeline.content_key import statuses
+from book.pipeline.pages import CONTENTS, DOWNLOADS, REPORT_CONTENTS, report_stage, stage
+from book.pipeline.parameters import Profile
 from book.pipeline.project import BookError, Project
-from book.pipeline.run_times import RENDERERS
-from book.pipeline.stage import CONTENTS, DOWNLOADS, REPORT_CONTENTS, report_stage, stage
+from book.pipeline.provenance import RENDERERS
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -133,7 +133,7 @@ def _jupyter_book(staged: Path, made: Path, builder: str, contents: Path) -> Non
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(staged)]
     command += ["--path-output", str(made), "--builder", builder, "--toc", str(contents)]
     command += ["-n", "-W", "--keep-going", "-q"]
-    # _config.yml names book.pipeline.mends, wherever the book is rendered from.
+    # _config.yml names book.sphinx.theme_patches, wherever the book is rendered from.
     ours = str(Path(__file__).parents[2])
     environment = os.environ | {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": ours}
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)

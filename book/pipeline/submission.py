@@ -11,9 +11,9 @@ import subprocess
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from book.pipeline.content_key import statuses
 from book.pipeline.execute import models_are_there
-from book.pipeline.freshness import statuses
-from book.pipeline.profiles import Profile
+from book.pipeline.parameters import Profile
 from book.pipeline.project import BookError, Project
 from book.pipeline.render import refuse_stale, report_is_current
 

@@ -1,0 +1,1 @@
+"""Training runs of the dense networks: ours, scikit-learn's, PyTorch's."""

@@ -1,0 +1,1 @@
+"""Intervals, tests, measures of classification and of information."""

@@ -1,0 +1,1 @@
+"""VGG16: backbone, cached features, heads, tracking, the cost of convolutions."""

@@ -1,0 +1,1 @@
+"""What convolutions respond to: hooks, activation maximisation, saliency, their checks."""

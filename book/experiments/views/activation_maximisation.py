@@ -1,0 +1,326 @@
+"""Activation maximisation: the picture that excites a unit most, found by gradient ascent on the picture.
+
+Two forms. The plain one is that of Simonyan et al. (2014) and of the repository pytorch-cnn-visualizations: the pixels
+are the unknowns. The robust one follows Olah et al. (2017): the unknowns are the picture's Fourier coefficients, the
+picture is moved and scaled a little before every step, and roughness costs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import affine_grid, grid_sample
+
+from book.experiments.vgg.backbone import VGG, Trunk
+from book.experiments.views.hooks import Target, activations
+
+GREY_LEVELS_PER_UNIT = 0.226 * 255
+"""Standard deviation of a colour channel in ImageNet; the unit that torchvision's networks see pictures in."""
+
+# Columns: brightness, red against blue, green against both, and how far pictures of ImageNet spread along each,
+# brightness being 1; after the principal components behind the colour augmentation of Krizhevsky et al. (2012).
+COLOUR_AXES = torch.tensor([[1.0, 1.0, 1.0], [1.5**0.5, 0.0, -(1.5**0.5)], [-(0.5**0.5), 2.0**0.5, -(0.5**0.5)]]).T
+COLOUR_SPREAD = torch.tensor([1.0, 0.29, 0.14])
+
+FIRST_SPREAD = 0.01
+"""Standard deviation of the Fourier coefficients that the robust form starts from: close to a flat grey."""
+
+
+@dataclass(frozen=True)
+class PlainSettings:
+    """Gradient ascent on pixels with Adam.
+
+    Attributes
+    ----------
+    num_steps : int
+        At least 1.
+    learning_rate : float
+        In units of `GREY_LEVELS_PER_UNIT`: with 0.1, a pixel moves by up to about six grey levels a step.
+    weight_decay : float
+        Pull of every pixel towards the mean colour.
+    """
+
+    num_steps: int = 30
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _refuse_non_positive_integer("num_steps", self.num_steps)
+        _refuse_unless("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        _refuse_unless("weight_decay", self.weight_decay, self.weight_decay >= 0, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class RobustSettings:
+    """Gradient ascent on Fourier coefficients with Adam.
+
+    Attributes
+    ----------
+    num_steps : int
+        At least 1.
+    learning_rate : float
+        Above 0.
+    jitter : float
+        The picture is shifted by up to this share of its size before every step, to and fro and up and down.
+    scale : float
+        It is enlarged or shrunk by up to this share.
+    total_variation : float
+        Cost of the mean difference of neighbouring pixels (0 to 1), in relative growth of the activation.
+    seed : int
+        Of the start and of the shifts.
+    """
+
+    num_steps: int = 40
+    learning_rate: float = 0.1
+    jitter: float = 0.07
+    scale: float = 0.1
+    total_variation: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _refuse_non_positive_integer("num_steps", self.num_steps)
+        _refuse_unless("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        for name in ("jitter", "scale"):
+            value = getattr(self, name)
+            _refuse_unless(name, value, 0 <= value < 1, "a number from 0 to less than 1")
+        _refuse_unless("total_variation", self.total_variation, self.total_variation >= 0, "a number of at least 0")
+
+
+class Maximised(NamedTuple):
+    """Optimised pictures, and how far each came.
+
+    Attributes
+    ----------
+    pictures : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
+        Grey, or red, green and blue.
+    start, reached, shown : ndarray of float32, shape (n,)
+        The target's activation at the start; at the end, where the plain form may have left the range of a
+        picture; and of `pictures`, which are clipped to it and rounded.
+    outside : float
+        Share of the values that were clipped.
+    """
+
+    pictures: np.ndarray
+    start: np.ndarray
+    reached: np.ndarray
+    shown: np.ndarray
+    outside: float
+
+
+def random_picture(size: int, seed: int, low: int = 150, high: int = 180, channels: int = 1) -> np.ndarray:
+    """Draw a picture of random integers.
+
+    Parameters
+    ----------
+    size : int
+    seed : int
+    low, high : int
+        Smallest and largest value, from 0 to 255.
+    channels : 1 or 3
+
+    Returns
+    -------
+    ndarray of uint8, shape (size, size) or (size, size, 3)
+    """
+    if not 0 <= low <= high <= 255:
+        raise ValueError(f"low and high must be in order and from 0 to 255; got {low!r} and {high!r}")
+    shape = (size, size) if channels == 1 else (size, size, channels)
+    return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8, endpoint=True)
+
+
+def maximise_plain(
+    model: VGG, trunk: Trunk, targets: Sequence[Target], start: np.ndarray, settings: PlainSettings
+) -> Maximised:
+    """Change the pixels of pictures so that each excites its target more.
+
+    Parameters
+    ----------
+    model : VGG
+        In evaluation mode; not changed.
+    trunk : Trunk
+        Knows how the model's input is normalised.
+    targets : sequence of n Targets
+    start : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
+        Where to start. A grey picture stays grey: its one channel is copied to three inside the graph.
+    settings : PlainSettings
+
+    Raises
+    ------
+    ValueError
+        If a target does not exist or a shape is wrong.
+    """
+    start = np.asarray(start)
+    if start.dtype != np.uint8 or start.ndim not in (3, 4) or (start.ndim == 4 and start.shape[3] != 3):
+        raise ValueError(
+            f"start must be uint8 of shape (n, size, size) or (n, size, size, 3); got {start.dtype}, {start.shape}"
+        )
+    grey_levels = torch.from_numpy(start).float()
+    grey_levels = grey_levels[:, None] if start.ndim == 3 else grey_levels.permute(0, 3, 1, 2)
+    mean = grey_levels.new_tensor(trunk.mean).view(1, 3, 1, 1)
+    mean = mean.mean(dim=1, keepdim=True) if start.ndim == 3 else mean
+    pixels = ((grey_levels - mean) / GREY_LEVELS_PER_UNIT).requires_grad_()
+
+    def paint() -> torch.Tensor:
+        return pixels * GREY_LEVELS_PER_UNIT + mean
+
+    optimiser = torch.optim.Adam([pixels], settings.learning_rate, weight_decay=settings.weight_decay)
+    return _climb(model, trunk, targets, paint, optimiser, settings.num_steps)
+
+
+def maximise_robustly(
+    model: VGG, trunk: Trunk, targets: Sequence[Target], settings: RobustSettings, *, size: int, channels: int = 1
+) -> Maximised:
+    """Grow pictures, from a flat grey, that excite their targets wherever they are shifted.
+
+    Parameters
+    ----------
+    model : VGG
+        In evaluation mode; not changed.
+    trunk : Trunk
+        Knows how the model's input is normalised.
+    targets : sequence of n Targets
+    settings : RobustSettings
+    size : int
+        Height and width of the pictures; a class needs the trunk's input size, a filter is content with less.
+    channels : 1 or 3
+        1 for grey pictures, 3 for colour.
+
+    Raises
+    ------
+    ValueError
+        If a target does not exist or `channels` is another.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels!r}")
+    generator = torch.Generator().manual_seed(settings.seed)
+    shape = (len(targets), channels, size, size // 2 + 1, 2)
+    coefficients = (FIRST_SPREAD * torch.randn(shape, generator=generator)).requires_grad_()
+
+    def paint() -> torch.Tensor:
+        return 255 * torch.sigmoid(from_spectrum(torch.view_as_complex(coefficients), size))
+
+    def shake(pictures: torch.Tensor) -> torch.Tensor:
+        return shift_and_scale(pictures, settings.jitter, settings.scale, generator)
+
+    def cost(pictures: torch.Tensor) -> torch.Tensor:
+        return settings.total_variation * total_variation(pictures / 255)
+
+    optimiser = torch.optim.Adam([coefficients], settings.learning_rate)
+    return _climb(model, trunk, targets, paint, optimiser, settings.num_steps, shake, cost)
+
+
+def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
+    """Turn Fourier coefficients into pictures with the statistics of natural ones.
+
+    In a natural picture the amplitude falls as one over the frequency, and brightness varies more than colour. With
+    these two built in, a step of the same length in every coefficient changes coarse shapes before fine texture.
+
+    Parameters
+    ----------
+    coefficients : Tensor of complex64, shape (n, 1 or 3, size, size // 2 + 1)
+        Of brightness; or of brightness, red against blue, and green against both.
+    size : int
+
+    Returns
+    -------
+    Tensor of float32, shape (n, 1 or 3, size, size)
+        Around 0; grey, or red, green and blue.
+    """
+    vertical, horizontal = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
+    frequency = (vertical**2 + horizontal**2).sqrt().clamp(min=1 / size)
+    # A quarter, as in Olah et al.'s code, keeps the first pictures in the middle of the sigmoid.
+    planes = torch.fft.irfft2(coefficients / frequency, s=(size, size), norm="ortho") / 4
+    if planes.shape[1] == 1:
+        return planes
+    return torch.einsum("ca,nahw->nchw", COLOUR_AXES * COLOUR_SPREAD, planes)
+
+
+def shift_and_scale(
+    pictures: torch.Tensor, jitter: float, scale: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Shift pictures by up to the share `jitter` and scale them by up to the share `scale`, mirrored at the edges."""
+    draw = 2 * torch.rand(len(pictures), 3, generator=generator) - 1
+    theta = torch.zeros(len(pictures), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 + scale * draw[:, 0]
+    theta[:, :, 2] = 2 * jitter * draw[:, 1:]  # the grid runs from -1 to 1
+    grid = affine_grid(theta, list(pictures.shape), align_corners=False)
+    return grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+
+
+def total_variation(pictures: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of neighbouring pixels (Rudin, Osher and Fatemi, 1992), shape (n,)."""
+    across = (pictures[..., 1:] - pictures[..., :-1]).abs().mean(dim=(1, 2, 3))
+    down = (pictures[..., 1:, :] - pictures[..., :-1, :]).abs().mean(dim=(1, 2, 3))
+    return across + down
+
+
+def mean_frequency(pictures: np.ndarray) -> np.ndarray:
+    """Centre of gravity of the power spectrum, in periods a pixel, from 0 (flat) to 0.71; a flat picture gives 0.
+
+    Parameters
+    ----------
+    pictures : ndarray, shape (n, size, size)
+        The mean of each is taken off.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    pictures = np.asarray(pictures, dtype=np.float64)
+    size = pictures.shape[-1]
+    power = np.abs(np.fft.fft2(pictures - pictures.mean(axis=(1, 2), keepdims=True))) ** 2
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
+    total = power.sum(axis=(1, 2))
+    return np.divide((power * frequency).sum(axis=(1, 2)), total, out=np.zeros(len(pictures)), where=total > 0)
+
+
+def _climb(
+    model: VGG,
+    trunk: Trunk,
+    targets: Sequence[Target],
+    paint: Callable[[], torch.Tensor],
+    optimiser: torch.optim.Optimizer,
+    num_steps: int,
+    shake: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    cost: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Maximised:
+    """Take steps up the targets' activations; the unknowns are what `paint` draws (n, 1 or 3, size, size) from."""
+    (unknowns,) = optimiser.param_groups[0]["params"]
+
+    def activation_of(pictures: torch.Tensor) -> torch.Tensor:
+        return activations(model, trunk.normalise(pictures.expand(-1, 3, -1, -1)), targets)
+
+    with torch.no_grad():
+        start = activation_of(paint())
+    for _ in range(num_steps):
+        with torch.enable_grad():
+            pictures = paint()
+            values = activation_of(shake(pictures) if shake else pictures)
+            if cost:
+                # Layers differ in scale by orders of magnitude; as growth relative to where it stands, an activation
+                # weighs the same against the cost in each of them.
+                values = values / (values.detach().abs() + 1) - cost(pictures)
+            # The gradient of the unknowns alone: a backward pass would leave gradients in weights that have them.
+            (unknowns.grad,) = torch.autograd.grad(-values.sum(), [unknowns])
+        optimiser.step()
+    with torch.no_grad():
+        pictures = paint()
+        shown = pictures.round().clamp(0, 255)
+        reached, as_shown = activation_of(pictures), activation_of(shown)
+        outside = float(((pictures < 0) | (pictures > 255)).float().mean())
+    pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return Maximised(pixels, start.numpy(), reached.numpy(), as_shown.numpy(), outside)
+
+
+def _refuse_non_positive_integer(name: str, value: Any) -> None:
+    allowed = isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    _refuse_unless(name, value, allowed, "an integer of at least 1")
+
+
+def _refuse_unless(name: str, value: Any, allowed: bool, what: str) -> None:
+    if not allowed or not isinstance(value, Real):
+        raise ValueError(f"{name} must be {what}; got {value!r}")

@@ -1,0 +1,234 @@
+"""Which pixels a class score depends on: its gradient in the input, and what Captum makes of it.
+
+All functions leave the model as it was. They want a model whose ReLUs do not work in place (`probing.probe_of`).
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from book.experiments.vgg.backbone import VGG
+from book.experiments.views.hooks import convolutions, refuse_bad_class, refuse_bad_inputs
+
+with warnings.catch_warnings():
+    # Captum asks for tqdm's bar for notebooks, which misses its widgets, and that would be told on the page.
+    warnings.filterwarnings("ignore", "IProgress not found")
+    from captum.attr import (
+        GuidedBackprop,
+        IntegratedGradients,
+        LayerAttribution,
+        LayerGradCam,
+        NoiseTunnel,
+        Saliency,
+    )
+
+BATCH = 20
+
+
+class Integrated(NamedTuple):
+    """Integrated gradients, and how well they add up.
+
+    Attributes
+    ----------
+    attributions : Tensor, shape (n, 3, size, size)
+    gap : Tensor, shape (n,)
+        Sum of the attributions less the rise of the logit from the baseline; 0 with infinitely many steps.
+    rise : Tensor, shape (n,)
+        The rise of the logit.
+    """
+
+    attributions: torch.Tensor
+    gap: torch.Tensor
+    rise: torch.Tensor
+
+
+def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """Gradient of a class's logit in the input (Simonyan et al., 2014).
+
+    Parameters
+    ----------
+    model : VGG
+        In evaluation mode.
+    inputs : Tensor, shape (n, 3, size, size)
+        As the model takes them, normalised.
+    classes : sequence of n int
+        Whose logit to follow back, for each picture.
+
+    Returns
+    -------
+    Tensor, shape (n, 3, size, size)
+
+    Raises
+    ------
+    ValueError
+        If a class does not exist, the shape is wrong, or the model is in training mode.
+    """
+    labels = _checked(model, inputs, classes)
+    with torch.enable_grad():
+        inputs = inputs.detach().clone().requires_grad_()
+        scores = model(inputs).gather(1, labels[:, None])
+        # Pictures do not see each other in evaluation mode, so the sum's gradient is each score's own.
+        return torch.autograd.grad(scores.sum(), inputs)[0]
+
+
+def captums_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """What :func:`class_gradients` gives, by Captum."""
+    labels = _checked(model, inputs, classes)
+    with _quiet(inputs) as inputs:
+        return Saliency(model).attribute(inputs, target=labels, abs=False).detach()
+
+
+def largest_over_channels(gradients: torch.Tensor) -> np.ndarray:
+    """Largest absolute value over the channels (Simonyan et al.), shape (n, size, size)."""
+    return gradients.abs().amax(dim=1).numpy()
+
+
+def sum_over_channels(gradients: torch.Tensor) -> np.ndarray:
+    """Sum of the absolute values over the channels (the repository), shape (n, size, size)."""
+    return gradients.abs().sum(dim=1).numpy()
+
+
+def brightness_share(gradients: torch.Tensor) -> np.ndarray:
+    """Share of the gradient's squared length that changes brightness; the rest would need colour. Shape (n,).
+
+    A grey picture moves along (1, 1, 1) only: the projection of a pixel's gradient on that direction counts. A zero
+    gradient gives 0.
+    """
+    along = gradients.sum(dim=1).square().sum(dim=(1, 2)) / gradients.shape[1]
+    total = gradients.square().sum(dim=(1, 2, 3))
+    return torch.where(total > 0, along / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0).numpy()
+
+
+def stretched(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
+    """Divide each map by a percentile of its absolute values, and clip to -1 to 1; a map of zeros stays zeros.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (n, ...)
+    percentile : float
+        Single extreme pixels would leave everything else dark.
+    """
+    maps = np.asarray(maps, dtype=np.float64)
+    sizes = np.abs(maps).reshape(len(maps), -1)
+    top = np.percentile(sizes, percentile, axis=1)
+    top = np.where(top > 0, top, sizes.max(axis=1))  # a map with fewer bright pixels than that
+    top = top.reshape(-1, *[1] * (maps.ndim - 1))
+    return np.clip(np.divide(maps, top, out=np.zeros_like(maps), where=top > 0), -1, 1)
+
+
+def guided_backpropagation(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """The gradient with its negative part cut off at every ReLU (Springenberg et al., 2015), by Captum."""
+    labels = _checked(model, inputs, classes)
+    with _quiet(inputs) as inputs:
+        return GuidedBackprop(model).attribute(inputs, target=labels).detach()
+
+
+def smooth_gradients(
+    model: VGG, inputs: torch.Tensor, classes: Sequence[int], num_samples: int, noise: float, seed: int
+) -> torch.Tensor:
+    """Mean of the gradients at noisy copies of the picture (SmoothGrad; Smilkov et al., 2017), by Captum.
+
+    Parameters
+    ----------
+    model, inputs, classes
+        As in :func:`class_gradients`.
+    num_samples : int
+        Noisy copies of each picture.
+    noise : float
+        Standard deviation of the noise, as a share of the range of `inputs`.
+    seed : int
+    """
+    labels = _checked(model, inputs, classes)
+    spread = noise * float(inputs.max() - inputs.min())
+    per_batch = max(1, BATCH // len(inputs))
+    with _quiet(inputs) as inputs, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return (
+            NoiseTunnel(Saliency(model))
+            .attribute(
+                inputs,
+                nt_samples=num_samples,
+                nt_samples_batch_size=min(per_batch, num_samples),
+                stdevs=spread,
+                target=labels,
+                abs=False,
+            )
+            .detach()
+        )
+
+
+def integrated_gradients(
+    model: VGG, inputs: torch.Tensor, classes: Sequence[int], baseline: torch.Tensor, num_steps: int
+) -> Integrated:
+    """Gradients along the straight way from a baseline, times the way (Sundararajan et al., 2017), by Captum.
+
+    Parameters
+    ----------
+    model, inputs, classes
+        As in :func:`class_gradients`.
+    baseline : Tensor, shape (1, 3, size, size)
+        Where the way begins, normalised: a black picture is not zeros.
+    num_steps : int
+        Points on the way, by Gauss-Legendre quadrature.
+    """
+    labels = _checked(model, inputs, classes)
+    baselines = baseline.expand_as(inputs)
+    with _quiet(inputs) as inputs:
+        attributions, gap = IntegratedGradients(model).attribute(
+            inputs,
+            baselines,
+            target=labels,
+            n_steps=num_steps,
+            internal_batch_size=max(BATCH, len(inputs)),
+            return_convergence_delta=True,
+        )
+    with torch.no_grad():
+        ends = torch.cat([inputs, baseline])
+        scores = model(ends)
+    rise = scores[:-1].gather(1, labels[:, None])[:, 0] - scores[-1, labels]
+    return Integrated(attributions.detach(), gap.detach().float(), rise)
+
+
+def grad_cam(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
+    """Where the last convolution speaks for a class (Grad-CAM; Selvaraju et al., 2017), by Captum.
+
+    The maps of the last convolution, after its ReLU, weighted by their mean gradients; the positive part, enlarged to
+    the picture's size.
+
+    Returns
+    -------
+    ndarray, shape (n, size, size)
+        0 or more.
+    """
+    labels = _checked(model, inputs, classes)
+    last = max(convolutions(model))
+    layers = model.features
+    layer = layers[last + 1] if last + 1 < len(layers) and isinstance(layers[last + 1], nn.ReLU) else layers[last]
+    with _quiet(inputs) as inputs:
+        maps = LayerGradCam(model, layer).attribute(inputs, target=labels, relu_attributions=True)
+    enlarged = LayerAttribution.interpolate(maps.detach(), tuple(inputs.shape[2:]), "bilinear")
+    return enlarged[:, 0].numpy()
+
+
+def _checked(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    refuse_bad_inputs(inputs)
+    if model.training:
+        raise ValueError("model must be in evaluation mode; got one in training mode")
+    if len(classes) != len(inputs):
+        raise ValueError(f"classes must be as many as inputs ({len(inputs)}); got {len(classes)}")
+    for label in classes:
+        refuse_bad_class(model, label)
+    return torch.tensor([int(label) for label in classes])
+
+
+@contextmanager
+def _quiet(inputs: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Give a copy of the input that has a gradient; keep Captum from warning that it sets hooks, which it removes."""
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
+        yield inputs.detach().clone().requires_grad_()

@@ -1,0 +1,214 @@
+"""Is a saliency map about the model, and about the decision? Two tests that need no eye."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
+from scipy.stats import t as student_t
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from book.experiments.vgg.backbone import VGG, Trunk
+from book.experiments.views.hooks import SCAN_BATCH, layer_names, refuse_bad_class
+
+SSIM_SPREAD = 1.5
+SSIM_CONSTANTS = (0.01**2, 0.03**2)
+
+
+def cascade(model: VGG, seed: int) -> Iterator[tuple[str, VGG]]:
+    """Replace a model's trained weights by random ones, from the top down (Adebayo et al., 2018).
+
+    Parameters
+    ----------
+    model : VGG
+        Not changed.
+    seed : int
+        Of the random weights.
+
+    Yields
+    ------
+    str, VGG
+        The model as trained; then with its head at random; then with the last block of convolutions as well; and
+        so on down to the first. Each is the same object, changed further.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    changed = copy.deepcopy(model)
+    yield "trained", changed
+    _randomise(changed.classifier, generator)
+    yield "head", changed
+    names = layer_names(changed.features)
+    for block in sorted({name[4] for name in names if name.startswith("conv")}, reverse=True):
+        for name, layer in zip(names, changed.features, strict=True):
+            if name.startswith(f"conv{block}"):
+                _randomise(layer, generator)
+        yield f"+ conv{block}", changed
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of each pair of maps; 0 where one of them is constant.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n, height, width)
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        1: the same order of pixels; 0: no relation.
+    """
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), lengths, out=np.zeros(len(a)), where=lengths > 0)
+
+
+def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Mean structural similarity of each pair of maps (Wang et al., 2004), with a Gaussian window.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n, height, width)
+        Values from 0 to 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        1: equal.
+    """
+
+    def blurred(maps: np.ndarray) -> np.ndarray:
+        return gaussian_filter(maps, SSIM_SPREAD, axes=(1, 2))
+
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    mean_a, mean_b = blurred(a), blurred(b)
+    variances = blurred(a * a) - mean_a**2 + blurred(b * b) - mean_b**2
+    covariance = blurred(a * b) - mean_a * mean_b
+    c1, c2 = SSIM_CONSTANTS
+    quotient = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    quotient /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
+    return quotient.mean(axis=(1, 2))
+
+
+class Curves(NamedTuple):
+    """How a class's probability falls and rises with the pixels.
+
+    Attributes
+    ----------
+    share : ndarray, shape (num_steps + 1,)
+        Share of the pixels that were deleted or inserted, from 0 to 1.
+    deletion, insertion : ndarray, shape (n, num_steps + 1)
+        Probability of each picture's class.
+    """
+
+    share: np.ndarray
+    deletion: np.ndarray
+    insertion: np.ndarray
+
+    def areas(self) -> tuple[np.ndarray, np.ndarray]:
+        """Areas under the two curves, for each picture; a good ranking has a small first and a large second."""
+        return np.trapezoid(self.deletion, self.share, axis=1), np.trapezoid(self.insertion, self.share, axis=1)
+
+
+def per_pixel(maps: np.ndarray, size: int = 28) -> np.ndarray:
+    """Average maps over the enlarged picture's pixels that came from one pixel, shape (n, size, size)."""
+    return adaptive_avg_pool2d(torch.from_numpy(np.asarray(maps, dtype=np.float32)), size).numpy()
+
+
+def deletion_and_insertion(
+    model: VGG,
+    trunk: Trunk,
+    images: np.ndarray,
+    classes: Sequence[int],
+    relevance: np.ndarray,
+    *,
+    num_steps: int,
+    seed: int,
+) -> Curves:
+    """Delete pixels, the most relevant first, and insert them into a black picture (Petsiuk et al., 2018).
+
+    Parameters
+    ----------
+    model : VGG
+        In evaluation mode.
+    trunk : Trunk
+        Enlarges and normalises the pictures.
+    images : ndarray of uint8, shape (n, height, width)
+    classes : sequence of n int
+        Whose probability is followed.
+    relevance : ndarray, shape (n, height, width)
+        Pixels of equal relevance are taken in random order.
+    num_steps : int
+        In how many portions all pixels are taken.
+    seed : int
+        Of that order.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or a class does not exist.
+    """
+    if relevance.shape != images.shape:
+        raise ValueError(f"relevance must have the shape of images ({images.shape}); got {relevance.shape}")
+    for label in classes:
+        refuse_bad_class(model, label)
+    flat = relevance.reshape(len(images), -1)
+    ties = np.random.default_rng(seed).random(flat.shape)
+    order = np.lexsort((ties, -flat), axis=1)
+    rank = np.argsort(order, axis=1).reshape(images.shape)
+    share = np.linspace(0, 1, num_steps + 1)
+    taken = [rank < round(part * flat.shape[1]) for part in share]
+    deleted = np.stack([np.where(mask, 0, images) for mask in taken])
+    # The ends are shared: nothing deleted is all inserted.
+    inserted = np.stack([np.where(mask, images, 0) for mask in taken[1:-1]])
+    pictures = np.concatenate([deleted, inserted]).astype(np.uint8)
+    probability = _probabilities(model, trunk, pictures.reshape(-1, *images.shape[1:]), np.tile(classes, len(pictures)))
+    probability = probability.reshape(len(pictures), len(images)).T
+    deletion, inner = probability[:, : num_steps + 1], probability[:, num_steps + 1 :]
+    return Curves(share, deletion, np.concatenate([deletion[:, -1:], inner, deletion[:, :1]], axis=1))
+
+
+class Mean(NamedTuple):
+    """A mean with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+def mean_with_interval(values: np.ndarray) -> Mean:
+    """Mean of independent values with its 95 % interval by Student's t; of a single value, an interval without end."""
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Mean(mean, -np.inf, np.inf)
+    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Mean(mean, mean - half, mean + half)
+
+
+def _probabilities(model: VGG, trunk: Trunk, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(images), SCAN_BATCH):
+            batch = slice(start, start + SCAN_BATCH)
+            probability = model(trunk.to_input(images[batch])).softmax(dim=1).numpy()
+            found.append(probability[np.arange(len(probability)), classes[batch]])
+    return np.concatenate(found)
+
+
+def _randomise(module: nn.Module, generator: torch.Generator) -> None:
+    """He's weights (2015) for every layer that has any, no biases, and normalisation that does nothing."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+            elif isinstance(layer, nn.BatchNorm1d):
+                layer.reset_parameters()

@@ -1,0 +1,241 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from joblib import parallel_config
+from sklearn.metrics import log_loss
+
+from book.experiments.mlp import runs as training
+from book.experiments.mlp.comparison import compare_with_mlp
+from book.experiments.mlp.runs import (
+    LabelledSamples,
+    deliver_checkpoints,
+    refuse_diverged,
+    train_networks,
+    training_samples,
+)
+from book.experiments.mlp.sklearn_mlp import (
+    load_sklearn_mlp,
+    new_sklearn_mlp,
+    sklearn_checkpoint,
+    train_sklearn_mlps,
+)
+from book.experiments.page import storage
+from data import split_80_10_10
+from mlp_core import NeuralNetwork, load_parameters
+
+PARAMETERS = {
+    "layer_sizes": [6, 8, 3],
+    "activation": "relu",
+    "learning_rate": 0.1,
+    "batch_size": 8,
+    "num_epochs": 4,
+    "seed": 0,
+}
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 6)).astype("float32"), np.arange(90) % 3
+    X += y[:, None]
+    return LabelledSamples(X[:60], y[:60], X[60:], y[60:])
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storage, "ROOT", tmp_path)
+    monkeypatch.setenv("BOOK_PROGRESS", str(tmp_path / "progress"))
+    with parallel_config(backend="sequential"):
+        yield
+
+
+def reported_epochs():
+    lines = Path("progress").read_text().splitlines()
+    return sum(json.loads(line)["advance"] for line in lines)
+
+
+def test_training_gives_what_fit_gives(samples):
+    run = train_networks({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    network = NeuralNetwork(3, **PARAMETERS).fit(samples.X, samples.y, (samples.X_validation, samples.y_validation))
+    assert run.history == network.history_
+    assert run.diverged_epoch is None
+    weights, _ = load_parameters(run.folder, 4, "relu")
+    for saved, own in zip(weights, network.weights_, strict=True):
+        assert np.array_equal(saved, own)
+
+
+def test_processes_give_what_one_process_gives(samples):
+    one = train_networks({"a": PARAMETERS, "b": PARAMETERS | {"seed": 1}}, samples, [4], "task")
+    for run in one.values():
+        (run.folder / "result.json").unlink()
+        for file in run.folder.iterdir():
+            file.unlink()
+    with parallel_config(backend="loky", n_jobs=2):
+        two = train_networks({"a": PARAMETERS, "b": PARAMETERS | {"seed": 1}}, samples, [4], "task")
+    assert one == two
+
+
+def test_finished_training_is_found_and_not_run_again(samples, monkeypatch):
+    first = train_networks({"a": PARAMETERS}, samples, [4], "task")["a"]
+    monkeypatch.setattr(NeuralNetwork, "fit", lambda *_: pytest.fail("trained again"))
+    assert train_networks({"a": PARAMETERS}, samples, [4], "task")["a"] == first
+    assert reported_epochs() == 2 * PARAMETERS["num_epochs"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 0.2}, {"num_epochs": 5}])
+def test_training_with_other_parameters_is_another_training(samples, change):
+    first = train_networks({"a": PARAMETERS}, samples, [4], "task")["a"]
+    assert train_networks({"a": PARAMETERS | change}, samples, [4], "task")["a"].folder != first.folder
+
+
+def test_training_on_other_samples_is_another_training(samples):
+    first = train_networks({"a": PARAMETERS}, samples, [4], "task")["a"]
+    other = samples._replace(X=samples.X + 1)
+    assert train_networks({"a": PARAMETERS}, other, [4], "task")["a"].folder != first.folder
+
+
+@pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
+def test_interrupted_training_goes_on_to_the_same_result(samples, monkeypatch, train):
+    whole = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    expected = {file.name: file.read_bytes() for file in whole.folder.iterdir()}
+    for file in whole.folder.iterdir():
+        if not file.name.startswith("2_"):
+            file.unlink()
+    Path("progress").unlink()
+    again = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    assert again.history == whole.history
+    assert json.loads(expected["result.json"]) == json.loads((again.folder / "result.json").read_text())
+    assert reported_epochs() == PARAMETERS["num_epochs"]
+    first_line = json.loads(Path("progress").read_text().splitlines()[0])
+    assert first_line["advance"] == 2  # it did go on from the checkpoint
+    for file in again.folder.glob("4_*.pkl"):
+        assert file.read_bytes() == expected[file.name]
+
+
+@pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
+def test_divergence_is_recorded_with_the_finished_epochs(samples, train):
+    diverging = PARAMETERS | {"activation": "linear", "layer_sizes": [6, 8, 8, 8, 3], "learning_rate": 50.0}
+    run = train({"a": diverging}, samples, [4], "task")["a"]
+    assert 1 <= run.diverged_epoch <= 4
+    assert len(run.history["train_loss"]) == run.diverged_epoch - 1
+    assert reported_epochs() == diverging["num_epochs"]
+
+
+def test_diverged_training_is_refused_by_name_where_it_is_needed(samples):
+    diverging = PARAMETERS | {"activation": "linear", "layer_sizes": [6, 8, 8, 8, 3], "learning_rate": 50.0}
+    runs = train_networks({"good": PARAMETERS, "bad": diverging}, samples, [4], "task")
+    refuse_diverged({"good": runs["good"]})
+    with pytest.raises(ValueError, match=rf"diverged: bad in epoch {runs['bad'].diverged_epoch}$"):
+        refuse_diverged(runs)
+
+
+def test_short_training_beside_a_long_one_keeps_the_checkpoints_that_it_reaches_and_its_end(samples):
+    both = {"long": PARAMETERS, "short": PARAMETERS | {"num_epochs": 3}}
+    runs = train_networks(both, samples, [2, 4], "task")
+    kept = {name: sorted(file.name for file in run.folder.glob("*_weights.pkl")) for name, run in runs.items()}
+    assert kept == {
+        "long": ["2_relu_weights.pkl", "4_relu_weights.pkl"],
+        "short": ["2_relu_weights.pkl", "3_relu_weights.pkl"],
+    }
+
+
+@pytest.mark.parametrize("epochs", [[0], [5], [2.0], [True]])
+def test_checkpoint_outside_the_training_is_refused(samples, epochs):
+    with pytest.raises(ValueError, match=r"checkpoint_epochs must be integers from 1 to num_epochs = 4; got"):
+        train_networks({"a": PARAMETERS}, samples, epochs, "task")
+    assert not (storage.ROOT / "_build").exists()
+
+
+def test_delivered_files_have_the_names_of_the_assignment(samples, tmp_path):
+    run = train_networks({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    delivered = deliver_checkpoints(run, "relu", [2, 4], tmp_path)
+    assert [path.name for path in delivered] == [
+        "2_relu_weights.pkl",
+        "2_relu_biases.pkl",
+        "4_relu_weights.pkl",
+        "4_relu_biases.pkl",
+    ]
+    assert all(path.parent == tmp_path and path.stat().st_size > 0 for path in delivered)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "linear", "tanh"])
+def test_losses_of_sklearns_network_are_those_of_its_own_probabilities(samples, activation):
+    parameters = PARAMETERS | {"activation": activation}
+    run = train_sklearn_mlps({"a": parameters}, samples, [4], "task")["a"]
+    mlp = load_sklearn_mlp(
+        sklearn_checkpoint(run.folder, 4, activation), new_sklearn_mlp(parameters, samples.X, samples.y)
+    )
+    assert run.history["train_loss"][-1] == pytest.approx(log_loss(samples.y, mlp.predict_proba(samples.X)), rel=1e-5)
+    assert run.history["validation_accuracy"][-1] == mlp.score(samples.X_validation, samples.y_validation)
+
+
+def test_sklearns_initial_weights_are_small_normals_and_its_biases_zero():
+    rng = np.random.default_rng(0)
+    parameters = PARAMETERS | {"layer_sizes": [300, 200, 3]}
+    mlp = new_sklearn_mlp(parameters, rng.normal(size=(30, 300)), np.arange(30) % 3)
+    assert mlp.coefs_[0].std() == pytest.approx(0.01, rel=0.02)
+    assert all(not b.any() for b in mlp.intercepts_)
+
+
+def test_sklearn_sees_its_batches_in_another_order_each_epoch(samples, monkeypatch):
+    mlp = new_sklearn_mlp(PARAMETERS, samples.X, samples.y)
+    seen, original = [], type(mlp)._backprop
+
+    def spy(self, X, *rest):
+        seen[-1].append(X.copy())
+        return original(self, X, *rest)
+
+    monkeypatch.setattr(type(mlp), "_backprop", spy)
+    for _ in range(2):
+        seen.append([])
+        mlp.partial_fit(samples.X, samples.y)
+    first, second = (np.concatenate(batches) for batches in seen)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(np.sort(first, axis=0), np.sort(second, axis=0))
+
+
+def test_training_samples_hold_each_class_equally():
+    split = split_80_10_10(0)
+    samples = training_samples(split, 200)
+    assert samples.X.shape == (200, 784)
+    assert samples.X.dtype == np.float32
+    assert np.bincount(samples.y).tolist() == [20] * 10
+    assert samples.X_validation.shape == (7000, 784)
+
+
+@pytest.mark.parametrize("num_train", [0, 15, 56010, 20.0, True])
+def test_impossible_number_of_training_samples_is_refused(num_train):
+    with pytest.raises(ValueError, match="num_train must be a multiple of 10 from 10 to 56000; got"):
+        training_samples(split_80_10_10(0), num_train)
+
+
+def test_comparison_draws_two_curves_in_one_graph():
+    ours, theirs = {"train_loss": [3.0, 2.0, 1.0]}, {"train_loss": [3.0, 2.5, 1.5]}
+    (axes,) = compare_with_mlp("tanh", ours, theirs).axes
+    assert axes.get_title() == "tanh"
+    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [ours["train_loss"], theirs["train_loss"]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["NumPy (ours)", "scikit-learn"]
+
+
+def test_source_digest_changes_with_the_source_of_any_file_of_a_package(tmp_path, monkeypatch):
+    package = tmp_path / "somewhere"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "inner.py").write_text("a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import somewhere
+
+    before = storage.source_digest(somewhere)
+    (package / "inner.py").write_text("a = 2\n")
+    assert storage.source_digest(somewhere) != before
+
+
+def test_progress_without_the_pipeline_draws_a_bar_and_leaves_nothing(monkeypatch, capsys):
+    monkeypatch.delenv("BOOK_PROGRESS")
+    with training.reported("counting", 3) as progress:
+        for _ in range(3):
+            progress.advance(note="on the way")
+    assert "counting" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from book.experiments.statistics.intervals import accuracy_with_interval, compare_with_best, mcnemar_p_value
+
+
+def outcomes(correct, n):
+    return np.arange(n) < correct
+
+
+def test_wilson_interval_equals_a_published_value():
+    # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, Wilson's score method.
+    accuracy = accuracy_with_interval(outcomes(81, 263))
+    assert (round(accuracy.low, 4), round(accuracy.high, 4)) == (0.2553, 0.3662)
+    assert accuracy.value == pytest.approx(81 / 263)
+
+
+def test_wilson_interval_of_no_success_starts_at_zero():
+    # Newcombe (1998), table I: 0 of 20.
+    accuracy = accuracy_with_interval(outcomes(0, 20))
+    assert accuracy.low == 0
+    assert round(accuracy.high, 4) == 0.1611
+
+
+def test_mcnemar_counts_only_samples_that_the_models_disagree_on():
+    a = np.array([True] * 6 + [False] * 1 + [True] * 50 + [False] * 40)
+    b = np.array([False] * 6 + [True] * 1 + [True] * 50 + [False] * 40)
+    expected = 2 * (1 + 7) / 2**7  # two-sided binomial: at most 1 of 7 on one side
+    assert mcnemar_p_value(a, b) == pytest.approx(expected)
+    assert mcnemar_p_value(b, a) == pytest.approx(expected)
+
+
+def test_mcnemar_of_a_model_with_itself_is_one():
+    a = outcomes(70, 100)
+    assert mcnemar_p_value(a, a) == 1.0
+
+
+def test_mcnemar_refuses_results_on_different_samples():
+    with pytest.raises(ValueError, match=r"correct_a and correct_b must have one shape; got \(3,\) and \(4,\)"):
+        mcnemar_p_value(outcomes(1, 3), outcomes(1, 4))
+
+
+def test_ranking_is_best_first_and_multiplies_p_by_the_number_of_tests():
+    correct = {"low": outcomes(60, 100), "high": outcomes(90, 100), "middle": outcomes(85, 100)}
+    ranking = compare_with_best(correct)
+    assert ranking["model"].tolist() == ["high", "middle", "low"]
+    assert np.isnan(ranking["p"][0])
+    assert ranking["p"][1] == pytest.approx(2 * mcnemar_p_value(correct["high"], correct["middle"]))
+    assert ranking["p"].iloc[1:].max() <= 1

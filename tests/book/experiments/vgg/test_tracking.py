@@ -1,0 +1,116 @@
+"""Tracking: the offline run, read back, holds what the chapter drew; and nothing that goes wrong stops the chapter."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from book.experiments.vgg import tracking
+from book.experiments.vgg.tracking import track_run
+
+HISTORY = {"train_loss": [0.5, 0.25], "validation_accuracy": [0.75, 0.875], "learning_rate": [1e-3, 1e-5]}
+CONFIG = {"trunk": {"cut": 30}, "head": {"hidden": (512,), "learning_rate": 1e-3}}
+CLASSES = pd.DataFrame({"class": ["a", "b"], "recall": [0.5, 1.0]})
+FILE_HEADER, BLOCK, RECORD_HEADER = 7, 32 * 1024, 7
+
+
+def track(folder, mode="offline"):
+    return track_run(folder, mode, CONFIG, HISTORY, ["a", "b"], [0, 0, 1], [0, 1, 1], CLASSES)
+
+
+def records(path):
+    """The records of an offline run: a log in LevelDB's format, of fragments in blocks of 32 KiB."""
+    content, position, message = path.read_bytes(), FILE_HEADER, b""
+    while position + RECORD_HEADER <= len(content):
+        room = BLOCK - position % BLOCK
+        if room < RECORD_HEADER:
+            position += room
+            continue
+        length = int.from_bytes(content[position + 4 : position + 6], "little")
+        kind = content[position + 6]  # 1 whole, 2 first, 3 middle, 4 last
+        message += content[position + RECORD_HEADER : position + RECORD_HEADER + length]
+        position += RECORD_HEADER + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(message)
+            yield record
+            message = b""
+
+
+def read_back(folder):
+    (run,) = (folder / "wandb").glob("offline-run-*")
+    (file,) = run.glob("run-*.wandb")
+    history, config = [], {}
+    for record in records(file):
+        items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        if items:
+            history.append(items)
+        config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+    return run, history, config
+
+
+def test_offline_run_read_back_holds_our_history_and_configuration(tmp_path):
+    assert track(tmp_path) == "written offline"
+    _, history, config = read_back(tmp_path)
+    epochs = [row for row in history if "epoch" in row]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    for name, values in HISTORY.items():
+        assert [row[name] for row in epochs] == values
+    assert config["head"] == {"hidden": [512], "learning_rate": 1e-3}
+    assert config["trunk"] == {"cut": 30}
+
+
+def test_offline_run_holds_the_confusion_matrix_and_the_table_of_classes(tmp_path):
+    track(tmp_path)
+    run, history, _ = read_back(tmp_path)
+    logged = {name for row in history for name in row}
+    assert any(name.startswith("confusion_matrix") for name in logged)
+    assert any(name.startswith("classes") for name in logged)
+    tables = {path.name.split("_")[0]: json.loads(path.read_text()) for path in run.rglob("*.table.json")}
+    assert tables["classes"]["data"] == [["a", 0.5], ["b", 1.0]]
+    counts = {(true, predicted): count for true, predicted, count in tables["confusion"]["data"]}
+    assert counts == {("a", "a"): 1, ("a", "b"): 1, ("b", "a"): 0, ("b", "b"): 1}
+
+
+def test_tracking_offline_prints_nothing(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from tests.test_tracking import track; from pathlib import Path\n"
+        "track(Path(sys.argv[2]))"
+    )
+    root = tracking.__file__.rsplit("/book/", 1)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", script, root, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
+
+
+def test_failing_tracker_is_told_and_stops_nothing(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    history = HISTORY | {"learning_rate": [1e-3]}  # lengths that do not fit
+    outcome = track_run(tmp_path, "offline", CONFIG, history, ["a", "b"], [0], [0], CLASSES)
+    assert outcome.startswith("not tracked (ValueError")
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome"),
+    [
+        ([sys.executable, "-c", "raise SystemExit(1)"], "written offline; sending it failed"),
+        ([sys.executable, "-c", "pass"], "written and sent"),
+        ([sys.executable, "-c", "import time; time.sleep(60)"], "given up"),
+    ],
+)
+def test_online_run_is_written_offline_first_and_sending_it_may_fail_or_hang(tmp_path, monkeypatch, command, outcome):
+    run = subprocess.run
+    monkeypatch.setattr(tracking, "SYNC_SECONDS", 1)
+    monkeypatch.setattr(tracking.subprocess, "run", lambda asked, **kwargs: run(command, **kwargs))
+    assert outcome in track(tmp_path, "online")
+    assert len(read_back(tmp_path)[1]) >= 2
+
+
+def test_unknown_mode_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"wandb_mode must be one of \['offline', 'online'\]; got 'on'"):
+        track(tmp_path, "on")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,61 @@
+"""The Makefile's installation."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from small_project import ROOT
+
+DIRECT = re.compile(r"^([\w.-]+)==", re.MULTILINE)
+
+
+def normalized(names):
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder with the Makefile, and a python3 that makes half an environment, as Debian's without python3-venv."""
+    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(
+        "#!/bin/sh\n"
+        'test "$1 $2" = "-m venv" || exit 0\n'
+        'mkdir -p "$3/bin" && touch "$3/bin/python" && chmod +x "$3/bin/python"\n'
+        "echo The virtual environment was not created successfully\n"
+        "exit 1\n"
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+def test_an_environment_that_can_not_be_made_leaves_nothing_and_says_in_one_line_what_to_install(elsewhere):
+    environment = os.environ | {"PATH": f"{elsewhere / 'bin'}:{os.environ['PATH']}"}
+    for _ in range(2):
+        done = subprocess.run(
+            ["make", "--no-print-directory", ".venv/.installed"],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode != 0
+        said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+        assert said == ["could not make .venv; on Debian or Ubuntu: sudo apt-get install python3-venv"]
+        assert done.stdout == ""
+        assert not (elsewhere / ".venv").exists()
+
+
+def test_constraints_are_exact_and_leave_the_required_packages_to_the_requirements():
+    comment, *pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert comment.startswith("#")
+    assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
+    names = normalized(pin.partition("==")[0] for pin in pins)
+    required = normalized(DIRECT.findall((ROOT / "requirements.txt").read_text()))
+    assert len(required) > 20
+    assert not names & required
+    assert not names & {"pip", "setuptools", "triton"}

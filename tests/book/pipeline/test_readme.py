@@ -1,0 +1,40 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from book.pipeline.parameters import load_profile
+from book.pipeline.pictures import publish_pictures
+from book.pipeline.project import BookError, load_project
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text()
+
+
+def test_pictures_of_the_readme_are_the_published_figures(tmp_path):
+    project = load_project(ROOT)
+    shown = publish_pictures(project, load_profile(project, "full"), tmp_path)
+    assert len(shown) == 3
+    for picture in shown:
+        assert picture.read_bytes() == (ROOT / picture.relative_to(tmp_path)).read_bytes(), picture.name
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) >= 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_make_command_of_the_readme_is_a_target():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", README))
+    assert {"book", "test"} <= named <= targets
+
+
+def test_readme_that_shows_an_unknown_figure_is_refused(tmp_path):
+    project = load_project(ROOT)
+    (tmp_path / "README.md").write_text("![x](results/figures/fig-no-such-thing.svg)")
+    elsewhere = replace(project, root=tmp_path, chapters=())
+    with pytest.raises(BookError, match="no chapter has a figure named fig-no-such-thing"):
+        publish_pictures(elsewhere, load_profile(project, "full"), tmp_path)

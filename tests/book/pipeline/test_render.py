@@ -1,0 +1,230 @@
+"""Rendering: what staging adds to a page, strictness, and that a failed build leaves the last one."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from pages import Pages, letters
+from pypdf import PdfReader
+from small_project import ROOT, edit, make_project
+
+from book.__main__ import main
+from book.pipeline import render as rendering
+from book.pipeline.parameters import load_profile
+from book.pipeline.project import BookError, load_project
+from book.pipeline.provenance import RUN_TIMES_MARK
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """The small project, executed and rendered in the quick profile."""
+    root = make_project(tmp_path_factory.mktemp("rendered") / "project")
+    assert main(["build", "--profile", "quick"], root) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def pages(built) -> Pages:
+    return Pages(built / "_build/quick/html")
+
+
+@pytest.fixture
+def changed(built):
+    """The rendered project, for a test that changes it; afterwards everything is as before."""
+    aside = built.with_name("aside")
+    shutil.copytree(built, aside, copy_function=shutil.copy2)
+    yield built
+    shutil.rmtree(built)
+    aside.rename(built)
+
+
+def render(root):
+    project = load_project(root)
+    return rendering.render(project, load_profile(project, "quick"))
+
+
+def test_numbers_tables_and_figures_of_one_chapter_show_on_another_page(pages):
+    page = pages.page("book/chapters/introduction")
+    assert "The sum is 2.50, see Fig. 1.1 in the first chapter." in page.get_text()
+    assert page.select_one("table td span.math") is not None, "a glued Markdown table with mathematics"
+    figure = page.select_one("figure#fig-line-again")
+    assert figure.img["alt"] == "A line that rises"
+    assert figure.img["src"].endswith(".svg")
+    assert "Fig. 1 The line once more." in figure.get_text()
+
+
+def test_a_cells_figure_has_caption_number_and_alternative(pages):
+    figure = pages.page("book/chapters/first").select_one("figure#fig-line")
+    assert figure.img["alt"] == "A rising line"
+    assert "Fig. 1.1 A line." in figure.get_text()
+
+
+def test_a_page_shows_the_projects_own_source(pages):
+    assert "return helper.plus(a, b)" in pages.page("book/chapters/first").get_text()
+
+
+def test_every_page_of_a_profile_that_is_not_full_says_so_and_lists_what_differs(pages):
+    for name in ("introduction", "first", "second"):
+        page = pages.page(f"book/chapters/{name}")
+        assert "Quick profile: reduced settings" in page.select_one(".admonition.danger").get_text()
+        assert "(quick profile)" in page.title.get_text()
+    banner = pages.page("book/chapters/first").select_one(".admonition.danger").get_text()
+    assert "num_epochs = 2 instead of 3" in banner
+
+
+def test_every_page_says_how_it_was_made(pages):
+    made = pages.page("book/chapters/first").select(".admonition.dropdown")[-1].get_text()
+    assert "num_epochs = 2" in made
+    assert "Seed: 7" in made
+    assert "matplotlib 3." in made
+    assert "logical cores" in made
+    made = pages.page("book/chapters/introduction").select(".admonition.dropdown")[-1].get_text()
+    assert "Results of The first chapter: executed" in made
+
+
+def test_a_page_offers_its_executed_notebook_for_download(built, pages):
+    page = pages.page("book/chapters/first")
+    link = page.select_one("a.btn-download-source-button")["href"]
+    notebook = nbformat.read(built / "_build/quick/html/book/chapters" / link, as_version=4)
+    nbformat.validate(notebook)
+    sources = [cell.source for cell in notebook.cells]
+    assert sources[0].startswith("# Makes this notebook run outside of the pipeline")
+    assert sources[1].startswith("# The first chapter")
+    assert sources[2].startswith("num_epochs = 3")
+    assert sources[3] == "# Parameters\nnum_epochs = 2\n"
+    assert [cell.outputs[0].text for cell in notebook.cells if "print(" in cell.source] == ["total 2.5\n"]
+    assert notebook.metadata.book.profile == "quick"
+
+
+def test_a_page_is_launched_from_the_published_notebooks_of_the_configured_repository(pages):
+    configuration = yaml.safe_load((ROOT / "_config.yml").read_text())
+    url, branch = (configuration["repository"][name] for name in ("url", "branch"))
+    place = url.removeprefix("https://github.com/")
+    links = [link["href"] for link in pages.page("book/chapters/first").select(".dropdown-launch-buttons a")]
+    assert links == [
+        f"https://mybinder.org/v2/gh/{place}/{branch}?urlpath=lab/tree/results/first.ipynb",
+        f"https://colab.research.google.com/github/{place}/blob/{branch}/results/first.ipynb",
+    ]
+
+
+def test_a_page_without_code_offers_nothing_to_launch_and_no_notebook(pages):
+    page = pages.page("book/chapters/introduction")
+    assert page.select(".dropdown-launch-buttons a, a.btn-download-source-button") == []
+
+
+def test_pages_have_no_script_twice_and_none_of_thebe(pages):
+    scripts = [script.get("src") or script.get_text() for script in pages.page("book/chapters/first").head("script")]
+    declared = [re.match(r"const (\w+)", script)[1] for script in scripts if script.startswith("const ")]
+    assert len(declared) == len(set(declared))
+    assert [script for script in scripts if "thebe" in script.lower()] == []
+
+
+def test_the_injected_parameters_and_the_glue_cell_do_not_show(pages):
+    text = pages.page("book/chapters/first").get_text()
+    assert "# Parameters" not in text
+    assert "glue(" not in text
+
+
+def test_links_are_alive_images_have_alternatives_and_nothing_comes_from_a_network(pages):
+    assert pages.dead_links() == []
+    assert pages.images_without_alternative() == []
+    assert pages.loaded_from_a_network() == []
+    assert pages.error_outputs() == []
+
+
+def test_the_report_has_all_chapters_and_the_same_numbers(built):
+    text = letters("".join(page.extract_text() for page in PdfReader(built / "_build/quick/report.pdf").pages))
+    for expected in (
+        "Introduction",
+        "Chapter 1",
+        "The first chapter",
+        "The second chapter",
+        "The sum is 2.50, see Fig. 1.1",
+    ):
+        assert letters(expected) in text
+    assert letters("Quick profile: reduced settings") in text
+
+
+def test_the_report_leaves_out_folded_code_and_keeps_its_figure(built, pages):
+    text = "".join(page.extract_text() for page in PdfReader(built / "_build/quick/report.pdf").pages)
+    assert "ax.plot" in pages.page("book/chapters/first").get_text()
+    assert letters("ax.plot(range(num_epochs))") not in letters(text)
+    assert letters("total = compute.add(num_epochs, learning_rate)") in letters(text)
+    assert letters("Fig. 1.1: A line.") in letters(text)
+
+
+def test_pages_of_the_appendix_have_no_number_and_show_the_run_times(changed):
+    edit(
+        changed / "_toc.yml",
+        """options:
+  numbered: true
+chapters:
+  - file: book/chapters/first
+  - file: book/chapters/second
+""",
+        """parts:
+  - caption: Chapters
+    numbered: true
+    chapters:
+      - file: book/chapters/first
+      - file: book/chapters/second
+  - caption: Appendix
+    chapters:
+      - file: book/chapters/times
+""",
+    )
+    (changed / "book/chapters/times.md").write_text(f"# Times\n\n{RUN_TIMES_MARK}\n")
+    html, pdf = render(changed)
+    pages = Pages(html.parent)
+    times, machines, versions, renderers = pages.page("book/chapters/times").select("article table")
+    cells = [[cell.get_text() for cell in row.select("td")] for row in times.select("tbody tr")]
+    assert [row[0] for row in cells] == ["The first chapter", "The second chapter", "all"]
+    assert int(cells[0][2]) + int(cells[1][2]) == int(cells[2][2])
+    assert "logical cores" in machines.get_text()
+    assert "matplotlib" in versions.get_text()
+    assert "Sphinx" in renderers.get_text()
+    titles = [entry.title for entry in PdfReader(pdf).outline if not isinstance(entry, list)]
+    assert titles == ["Introduction", "The first chapter", "The second chapter", "Times"]
+    text = "".join(page.extract_text() for page in PdfReader(pdf).pages)
+    assert "Chapter 2" in text
+    assert "Chapter 3" not in text
+    assert pages.dead_links() == []
+
+
+def test_nothing_is_rendered_when_nothing_changed(built, monkeypatch):
+    monkeypatch.setattr(rendering, "_jupyter_book", None)
+    html, pdf = render(built)
+    assert (html, pdf) == (built / "_build/quick/html/index.html", built / "_build/quick/report.pdf")
+
+
+def test_changed_prose_renders_without_executing_and_a_warning_leaves_the_last_pages(changed, capsys):
+    page = changed / "_build/quick/html/book/chapters/second.html"
+    before = page.read_bytes()
+    edit(
+        changed / "book/chapters/second.md",
+        "# The second chapter\n",
+        "# The second chapter\n\nSee {numref}`nowhere`.\n",
+    )
+    assert main(["build", "--profile", "quick"], changed) == 1
+    error = capsys.readouterr().err
+    assert "nowhere" in error
+    assert "running" not in error
+    assert page.read_bytes() == before
+
+
+def test_a_glued_name_that_another_chapter_does_not_have_is_named(changed):
+    edit(changed / "book/chapters/introduction.md", "first/total:.2f", "first/sum:.2f")
+    with pytest.raises(BookError, match="shows first/sum, but first glues line, table, total"):
+        render(changed)
+
+
+def test_without_latex_there_are_pages_and_advice_but_no_old_report(changed, monkeypatch, capsys):
+    monkeypatch.setattr(rendering.latex, "missing", lambda: ["xelatex"])
+    assert main(["build", "--profile", "quick"], changed) == 0
+    out = capsys.readouterr().out
+    assert "no PDF: xelatex missing; on Debian or Ubuntu: sudo apt-get install" in out
+    assert out.rstrip().endswith("index.html")
+    assert not (changed / "_build/quick/report.pdf").exists()

@@ -1,0 +1,111 @@
+"""The archive to hand in: code, models and report; the same bytes from the same build, and none from a stale one."""
+
+import io
+import shutil
+import subprocess
+from zipfile import ZipFile
+
+import pytest
+from small_project import edit, make_project
+
+from book.__main__ import main
+from book.pipeline.parameters import load_profile
+from book.pipeline.project import BookError, load_project
+from book.pipeline.submission import make_submission
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The small project, executed, rendered, and known to git."""
+    root = make_project(tmp_path_factory.mktemp("submitted") / "project")
+    assert main(["build", "--profile", "quick"], root) == 0
+    (root / "tool.sh").write_text("#!/bin/sh\n")
+    (root / "tool.sh").chmod(0o755)
+    (root / ".gitignore").write_text("_build/\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    subprocess.run(["git", "add", "."], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def root(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "project", copy_function=shutil.copy2)
+
+
+def submit(root, name="2020123"):
+    project = load_project(root)
+    return make_submission(project, load_profile(project, "quick"), name)
+
+
+def archives(root):
+    return list((root / "_build" / "quick").glob("*HW1*"))
+
+
+def test_archive_holds_the_code_with_the_models_zipped_and_the_report(root):
+    archive = submit(root)
+    assert archive.name == "2020123_HW1.zip"
+    with ZipFile(archive) as file:
+        names = file.namelist()
+        assert {name.split("/")[0] for name in names} == {"code", "report.pdf"}
+        assert file.read("report.pdf") == (root / "_build/quick/report.pdf").read_bytes()
+        assert file.read("code/book/chapters/first.md") == (root / "book/chapters/first.md").read_bytes()
+        assert not any("_build" in name or ".git/" in name for name in names)
+        assert file.getinfo("code/tool.sh").external_attr >> 16 == 0o755
+        with ZipFile(io.BytesIO(file.read("code/models.zip"))) as models:
+            assert models.read("first/total.txt") == (root / "_build/quick/models/first/total.txt").read_bytes()
+
+
+def test_the_same_build_gives_the_same_bytes_later_too(root):
+    first = submit(root).read_bytes()
+    for path in root.rglob("*"):
+        if path.is_file() and ".git/" not in str(path):
+            path.touch()
+    assert submit(root).read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "2020/123", "x" * 41])
+def test_a_name_that_is_no_roll_number_is_refused(root, name):
+    with pytest.raises(BookError, match=r"NAME must be a roll number.*\n.*make submission NAME=2020123"):
+        submit(root, name)
+    assert not archives(root)
+
+
+def test_a_stale_build_is_refused_with_the_command_that_mends_it(root):
+    edit(root / "package" / "helper.py", "return", "return 0 +")
+    with pytest.raises(BookError, match=r"stale(.|\n)*python -m book build"):
+        submit(root)
+    assert not archives(root)
+
+
+@pytest.mark.parametrize("missing", ["report.pdf", "render.json"])
+def test_a_build_without_its_report_is_refused(root, missing):
+    (root / "_build" / "quick" / missing).unlink()
+    with pytest.raises(BookError, match="the report is not that of these results; 'make book' makes it"):
+        submit(root)
+    assert not archives(root)
+
+
+def test_a_report_of_other_prose_is_refused(root):
+    edit(root / "book" / "chapters" / "second.md", "# The second chapter", "# Another second chapter")
+    with pytest.raises(BookError, match="the report is not that of these results"):
+        submit(root)
+
+
+def test_missing_or_altered_models_are_refused(root):
+    path = root / "_build/quick/models/first/total.txt"
+    path.write_text("1")
+    with pytest.raises(BookError, match="the saved models of first are not there; 'make rerun' makes them"):
+        submit(root)
+    assert not archives(root)
+
+
+def test_without_git_there_is_no_list_of_the_code(root):
+    shutil.rmtree(root / ".git")
+    with pytest.raises(BookError, match="git does not list the code"):
+        submit(root)
+    assert not archives(root)
+
+
+def test_make_submission_without_a_name_says_how(root, capsys):
+    assert main(["submission", ""], root) == 1
+    assert "make submission NAME=2020123" in capsys.readouterr().err
