@@ -28,7 +28,7 @@ test: latex browser ## lint, unit tests, and the quick book with its contents ch
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest
 
-bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch, and VGG16's trunk against torchvision's
+bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch, and VGG16's backbone against torchvision's
 	@$(PYTHON) -m benchmarks.bench_mlp
 	@$(PYTHON) -m benchmarks.bench_vgg16
 

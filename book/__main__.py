@@ -9,9 +9,9 @@ from pathlib import Path
 
 from book.pipeline import browser, latex
 from book.pipeline.content_key import statuses
+from book.pipeline.figures_of_readme import publish_figures
 from book.pipeline.notebooks import publish_notebooks
 from book.pipeline.parameters import Profile, load_profile, read_overrides, run_profile
-from book.pipeline.pictures import publish_pictures
 from book.pipeline.plan import left_by_rerun, rerun, run_one, update
 from book.pipeline.project import BookError, Project, load_project
 from book.pipeline.render import render
@@ -98,7 +98,7 @@ def _build(root: Path, options: argparse.Namespace) -> int:
 def _publish(project: Project, profile: Profile) -> int:
     if profile.name == "full":
         publish_notebooks(project, profile)
-        publish_pictures(project, profile, project.root)
+        publish_figures(project, profile, project.root)
     html, pdf = render(project, profile)
     if pdf is None:
         print(latex.advice(latex.missing()))

@@ -48,7 +48,7 @@ class DataError(OSError):
 
 
 class Part(NamedTuple):
-    """Pictures with their labels.
+    """Images with their labels.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Part(NamedTuple):
     labels : ndarray of int64, shape (n,)
         Positions in `CLASS_NAMES`.
     indices : ndarray of int64, shape (n,)
-        Positions among all 70,000 pictures: 0 to 59,999 are the official training set, 60,000 to 69,999 the
+        Positions among all 70,000 images: 0 to 59,999 are the official training set, 60,000 to 69,999 the
         official test set.
     """
 
@@ -67,7 +67,7 @@ class Part(NamedTuple):
 
 
 class FashionMNIST(NamedTuple):
-    """The official parts: `train` with 60,000 pictures, `test` with 10,000."""
+    """The official parts: `train` with 60,000 images, `test` with 10,000."""
 
     train: Part
     test: Part
@@ -75,7 +75,7 @@ class FashionMNIST(NamedTuple):
 
 
 class Split(NamedTuple):
-    """All 70,000 pictures in three parts."""
+    """All 70,000 images in three parts."""
 
     train: Part
     validation: Part
@@ -88,7 +88,7 @@ def load_fashion_mnist() -> FashionMNIST:
     Returns
     -------
     FashionMNIST
-        `train` (60,000 pictures), `test` (10,000) and `class_names`.
+        `train` (60,000 images), `test` (10,000) and `class_names`.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def load_fashion_mnist() -> FashionMNIST:
 
 
 def split_80_10_10(seed: int) -> Split:
-    """Pool all 70,000 pictures and split them into disjoint, stratified parts.
+    """Pool all 70,000 images and split them into disjoint, stratified parts.
 
     Every part has the same share of each class as the whole, a tenth, and comes in shuffled order.
 
@@ -118,7 +118,7 @@ def split_80_10_10(seed: int) -> Split:
     Returns
     -------
     Split
-        `train` (56,000 pictures), `validation` (7,000) and `test` (7,000).
+        `train` (56,000 images), `validation` (7,000) and `test` (7,000).
 
     Raises
     ------
@@ -149,7 +149,7 @@ def split_80_20(seed: int) -> Split:
     Returns
     -------
     Split
-        `train` (48,000 pictures) and `validation` (12,000) in shuffled order, `test` (10,000) in the official one.
+        `train` (48,000 images) and `validation` (12,000) in shuffled order, `test` (10,000) in the official one.
 
     Raises
     ------
@@ -191,12 +191,12 @@ def scale_to_unit(images: np.ndarray) -> np.ndarray:
 
 
 def flatten(images: np.ndarray) -> np.ndarray:
-    """Lay the rows of each picture end to end: shape (n, 28, 28) becomes (n, 784).
+    """Lay the rows of each image end to end: shape (n, 28, 28) becomes (n, 784).
 
     Parameters
     ----------
     images : ndarray, shape (n, ...)
-        One picture for each entry of the first axis.
+        One image for each entry of the first axis.
 
     Returns
     -------
@@ -210,7 +210,7 @@ def flatten(images: np.ndarray) -> np.ndarray:
     """
     images = np.asarray(images)
     if images.ndim < 2:
-        raise ValueError(f"images must have an axis of pictures and at least one of pixels, got {images.shape}")
+        raise ValueError(f"images must have an axis of images and at least one of pixels, got {images.shape}")
     return images.reshape(len(images), int(np.prod(images.shape[1:])))
 
 

@@ -1,6 +1,6 @@
 """Load the convolutional layers of VGG-16 that lie beside this file.
 
-Not part of what ``import data`` gives: most of the book needs pictures only.
+Not part of what ``import data`` gives: most of the book needs images only.
 """
 
 import hashlib

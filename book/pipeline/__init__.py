@@ -14,7 +14,7 @@ The pipeline knows chapters as files and imports nothing that they import:
 ``render``         build HTML and PDF from the staged pages
 ``mends``          a Sphinx extension: what Sphinx and its theme leave to be mended
 ``notebooks``      the executed notebooks as readers download and launch them
-``pictures``       the figures that the README shows, taken from the results
+``figures_of_readme``       the figures that the README shows, taken from the results
 ``latex``          is LaTeX here, and how to get it
 ``browser``        is Chromium here, and how to get it
 ``apt``            installs Debian's packages for both

@@ -93,7 +93,7 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         name: value for name, value in status.components.items() if not name.startswith("needs ")
     }:
         raise ChapterError(f"{chapter.name}: a module or requirements.txt changed while it ran; run it again")
-    _refuse_what_must_not_be_published(project, chapter.name, executed)
+    _check_publishable(project, chapter.name, executed)
     _clean(executed)
     executed.metadata["book"] = {
         "key": status.key,
@@ -233,7 +233,7 @@ def _where(cells: list[NotebookNode], index: int) -> str:
     return f"code cell {index + 1} of {len(cells)} ({lines[0].strip() if lines else 'empty'})"
 
 
-def _refuse_what_must_not_be_published(project: Project, name: str, executed: NotebookNode) -> None:
+def _check_publishable(project: Project, name: str, executed: NotebookNode) -> None:
     """Fail on warnings, and on text that would differ on another machine or in another run."""
     cells = _code_cells(executed)
     for index, cell in enumerate(cells):

@@ -43,7 +43,7 @@ def render(project: Project, profile: Profile) -> tuple[Path, Path | None]:
     BookError
         If a chapter is stale, or Jupyter Book or LaTeX warns about anything.
     """
-    refuse_stale(project, profile)
+    check_fresh(project, profile)
     output = project.root / profile.output
     staged = stage(project, profile, output / "stage")
     wanted = {"html": output / "html" / "index.html"}
@@ -86,7 +86,7 @@ def report_is_current(project: Project, profile: Profile) -> bool:
     return json.loads(record.read_text(encoding="utf-8")).get("pdf") == _digest(staged)
 
 
-def refuse_stale(project: Project, profile: Profile) -> None:
+def check_fresh(project: Project, profile: Profile) -> None:
     """Raise an error that names the stale chapters and the command that brings them up to date."""
     stale = [status for status in statuses(project, profile).values() if not status.is_fresh]
     if stale:

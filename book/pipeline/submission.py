@@ -15,7 +15,7 @@ from book.pipeline.content_key import statuses
 from book.pipeline.execute import models_are_there
 from book.pipeline.parameters import Profile
 from book.pipeline.project import BookError, Project
-from book.pipeline.render import refuse_stale, report_is_current
+from book.pipeline.render import check_fresh, report_is_current
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -49,7 +49,7 @@ def make_submission(project: Project, profile: Profile, name: str) -> Path:
             f"NAME must be a roll number of letters, digits, '-' and '_', at most 40; got {name!r}\n"
             "for instance: make submission NAME=2020123"
         )
-    refuse_stale(project, profile)
+    check_fresh(project, profile)
     output = project.root / profile.output
     if not report_is_current(project, profile):
         raise BookError("no submission, because the report is not that of these results; 'make book' makes it")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import bench_mlp, bench_vgg16
-from book.experiments.vgg.backbone import TrunkSettings, load_trunk
+from book.experiments.vgg.backbone import BackboneSettings, load_backbone
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,26 +30,26 @@ def test_every_contestant_runs_more_than_one_epoch(contestant):
 
 
 def test_vgg16_contestants_run_more_than_once():
-    trunk = load_trunk(TrunkSettings(cut=24, input_size=32))
+    backbone = load_backbone(BackboneSettings(cut=24, input_size=32))
     images = np.zeros((3, 28, 28), np.uint8)
     for run in (
-        bench_vgg16.trunk_pass(trunk, images, torch.bfloat16),
-        bench_vgg16.plain_pass(trunk, images),
-        bench_vgg16.head_epoch(trunk, 8, torch.bfloat16),
+        bench_vgg16.backbone_pass(backbone, images, torch.bfloat16),
+        bench_vgg16.plain_pass(backbone, images),
+        bench_vgg16.head_epoch(backbone, 8, torch.bfloat16),
         bench_vgg16.matrix_product(8, torch.float32),
     ):
         run()
         run()
 
 
-def test_flops_of_a_picture_are_those_of_vgg16_counted_by_hand():
+def test_flops_of_a_image_are_those_of_vgg16_counted_by_hand():
     grid, channels, expected = 32, 3, 0
     for block in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
         for filters in block:
             expected += 2 * filters * channels * 9 * grid**2
             channels = filters
         grid //= 2
-    assert bench_vgg16.flops_of_one_picture(load_trunk(TrunkSettings(input_size=32))) == expected
+    assert bench_vgg16.flops_of_one_image(load_backbone(BackboneSettings(input_size=32))) == expected
 
 
 def test_make_bench_runs_modules_that_are_there():

@@ -35,7 +35,7 @@ def copied_folder(tmp_path, monkeypatch):
     return folder
 
 
-def test_official_parts_have_60000_and_10000_pictures(official):
+def test_official_parts_have_60000_and_10000_images(official):
     assert official.train.images.shape == (60_000, 28, 28)
     assert official.test.images.shape == (10_000, 28, 28)
     assert official.train.labels.shape == (60_000,)
@@ -57,8 +57,8 @@ def test_official_parts_hold_a_tenth_of_each_of_ten_named_classes(official):
         np.testing.assert_array_equal(np.bincount(part.labels), np.full(10, len(part.labels) // 10))
 
 
-def test_labels_go_with_their_pictures(official):
-    """The first training pictures are a boot and two T-shirts; trousers are narrow, bags are wide."""
+def test_labels_go_with_their_images(official):
+    """The first training images are a boot and two T-shirts; trousers are narrow, bags are wide."""
     names = [data.CLASS_NAMES[label] for label in official.train.labels[:3]]
     assert names == ["Ankle boot", "T-shirt/top", "T-shirt/top"]
     width = (official.test.images > 0).any(axis=1).sum(axis=1)
@@ -72,7 +72,7 @@ def test_class_names_are_in_the_order_that_the_readme_gives():
     assert f"their names, in that order, are {', '.join(data.CLASS_NAMES)}." in text
 
 
-def test_split_parts_have_56000_7000_and_7000_pictures(split):
+def test_split_parts_have_56000_7000_and_7000_images(split):
     assert [len(getattr(split, name).labels) for name in PARTS] == [56_000, 7_000, 7_000]
     for name in PARTS:
         part = getattr(split, name)
@@ -86,14 +86,14 @@ def test_split_is_stratified_every_class_is_exactly_a_tenth_of_each_part(split, 
     np.testing.assert_array_equal(np.bincount(labels), np.full(10, len(labels) // 10))
 
 
-def test_split_parts_are_disjoint_and_together_all_70000_pictures(split):
+def test_split_parts_are_disjoint_and_together_all_70000_images(split):
     indices = np.concatenate([getattr(split, name).indices for name in PARTS])
     assert len(indices) == 70_000
     np.testing.assert_array_equal(np.sort(indices), np.arange(70_000))
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_split_indices_point_at_the_pooled_pictures_and_labels(split, official, name):
+def test_split_indices_point_at_the_pooled_images_and_labels(split, official, name):
     part = getattr(split, name)
     images = np.concatenate([official.train.images, official.test.images])
     labels = np.concatenate([official.train.labels, official.test.labels])
@@ -140,7 +140,7 @@ def test_scaling_refuses_pixels_that_may_be_scaled_already(dtype):
         data.scale_to_unit(np.zeros((2, 28, 28), dtype))
 
 
-def test_flattening_lays_the_rows_of_each_picture_end_to_end(split):
+def test_flattening_lays_the_rows_of_each_image_end_to_end(split):
     flat = data.flatten(split.validation.images)
     assert flat.shape == (7_000, 784)
     np.testing.assert_array_equal(flat[3], np.concatenate(list(split.validation.images[3])))
@@ -148,7 +148,7 @@ def test_flattening_lays_the_rows_of_each_picture_end_to_end(split):
 
 
 def test_flattening_refuses_a_vector():
-    with pytest.raises(ValueError, match=re.escape("images must have an axis of pictures")):
+    with pytest.raises(ValueError, match=re.escape("images must have an axis of images")):
         data.flatten(np.zeros(784))
 
 
@@ -173,7 +173,7 @@ def test_a_truncated_file_is_named_with_both_checksums(copied_folder, name):
 def test_a_file_with_one_altered_byte_is_named_with_both_checksums(copied_folder, name):
     path = copied_folder / name
     content = bytearray(path.read_bytes())
-    content[5] ^= 1  # in gzip's time stamp: it still unpacks to the same pictures, and is still refused
+    content[5] ^= 1  # in gzip's time stamp: it still unpacks to the same images, and is still refused
     path.write_bytes(content)
     with pytest.raises(data.DataError) as caught:
         data.split_80_10_10(seed=0)

@@ -26,7 +26,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def fashion_mnist():
-    """Pictures and labels of the training set's beginning, in float64."""
+    """Images and labels of the training set's beginning, in float64."""
     train = data.load_fashion_mnist().train
     images = train.images[:N_SAMPLES].reshape(N_SAMPLES, -1)
     return images / 255.0, train.labels[:N_SAMPLES]

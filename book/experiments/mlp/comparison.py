@@ -1,4 +1,4 @@
-"""Our networks and scikit-learn's in one picture."""
+"""Our networks and scikit-learn's in one image."""
 
 from collections.abc import Mapping, Sequence
 

@@ -40,7 +40,7 @@ class LabelledSamples(NamedTuple):
     y_validation: np.ndarray
 
 
-class Training(NamedTuple):
+class TrainingRun(NamedTuple):
     """A finished training.
 
     Attributes
@@ -59,7 +59,7 @@ class Training(NamedTuple):
 
 
 def as_samples(part: Part) -> np.ndarray:
-    """Pictures as rows of 784 grey values in [0, 1], shape (n, 784), float32."""
+    """Images as rows of 784 grey values in [0, 1], shape (n, 784), float32."""
     return flatten(scale_to_unit(part.images))
 
 
@@ -92,7 +92,7 @@ def train_networks(
     samples: LabelledSamples,
     checkpoint_epochs: Sequence[int],
     task: str,
-) -> dict[str, Training]:
+) -> dict[str, TrainingRun]:
     """Train several of our networks side by side, each on one thread.
 
     A finished training is kept under what it depends on and found again; an interrupted one goes on from its last
@@ -110,7 +110,7 @@ def train_networks(
 
     Returns
     -------
-    dict of Training
+    dict of TrainingRun
         Under the names given.
     """
     return train_all(_train_network, "network", parameters, samples, checkpoint_epochs, task)
@@ -127,14 +127,14 @@ def last_checkpoint(folder: Path, before: float = math.inf) -> int:
     return max((epoch for epoch in epochs if epoch < before), default=0)
 
 
-def refuse_diverged(trainings: Mapping[str, Training]) -> None:
+def check_converged(runs: Mapping[str, TrainingRun]) -> None:
     """Raise ValueError that names each training which diverged, where all of them are needed to the end."""
-    diverged = [f"{name} in epoch {run.diverged_epoch}" for name, run in trainings.items() if run.diverged_epoch]
+    diverged = [f"{name} in epoch {run.diverged_epoch}" for name, run in runs.items() if run.diverged_epoch]
     if diverged:
         raise ValueError(f"learning_rate must be low enough for training to end; diverged: {', '.join(diverged)}")
 
 
-def deliver_checkpoints(training: Training, activation: str, epochs: Sequence[int], folder: Path) -> list[Path]:
+def deliver_checkpoints(training: TrainingRun, activation: str, epochs: Sequence[int], folder: Path) -> list[Path]:
     """Copy a training's pickles, two for each of ``epochs``, into ``folder``; returns their new paths."""
     delivered = []
     for epoch in epochs:
@@ -150,7 +150,7 @@ def train_all(
     samples: LabelledSamples,
     checkpoint_epochs: Sequence[int],
     task: str,
-) -> dict[str, Training]:
+) -> dict[str, TrainingRun]:
     """Run ``train`` for each set of parameters, unless its result is already there.
 
     Parameters
@@ -165,7 +165,7 @@ def train_all(
 
     Returns
     -------
-    dict of Training
+    dict of TrainingRun
     """
     longest = max(one["num_epochs"] for one in parameters.values())
     for epoch in checkpoint_epochs:
@@ -197,7 +197,7 @@ def _train_or_find(train, parameters, samples, checkpoint_epochs, folder, progre
         with threadpool_limits(limits=1):
             history, diverged_epoch = train(parameters, samples, checkpoint_epochs, folder, progress)
         write_json(result_file, {"history": history, "diverged_epoch": diverged_epoch})
-    return Training(**json.loads(result_file.read_text()), folder=folder)
+    return TrainingRun(**json.loads(result_file.read_text()), folder=folder)
 
 
 def _train_network(parameters, samples, checkpoint_epochs, folder, progress: Progress):

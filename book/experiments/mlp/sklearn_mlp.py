@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from book.experiments.mlp.runs import LabelledSamples, Training, is_checkpoint, train_all
+from book.experiments.mlp.runs import LabelledSamples, TrainingRun, is_checkpoint, train_all
 from book.experiments.page.progress import Progress
 from mlp_core import WEIGHT_INITS, NeuralNetwork
 
@@ -20,7 +20,7 @@ def train_sklearn_mlps(
     samples: LabelledSamples,
     checkpoint_epochs: Sequence[int],
     task: str,
-) -> dict[str, Training]:
+) -> dict[str, TrainingRun]:
     """Train scikit-learn's networks as :func:`~book.experiments.mlp.runs.train_networks` trains ours.
 
     Plain SGD on the cross-entropy: no momentum, no L2 penalty, a constant rate, weights from Normal(0, 1) * 0.01,

@@ -89,7 +89,7 @@ def vector_figures() -> None:
 
 
 def raster_figures() -> None:
-    """Emit the notebook's figures as PNG, from the cell that calls this: for grids of pictures."""
+    """Emit the notebook's figures as PNG, from the cell that calls this: for grids of images."""
     _emit({"png"})
 
 
@@ -160,16 +160,16 @@ def plot_history(
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10, *, title_size: float = 9) -> Figure:
-    """Draw pictures in a grid, row by row.
+    """Draw images in a grid, row by row.
 
     Parameters
     ----------
     images : ndarray, shape (n, height, width) or (n, height, width, 3)
         `uint8` is drawn from 0 to 255, anything else from 0 to 1. Grey values are drawn dark on white.
     titles : sequence of str
-        The text above each picture. May be shorter than `images`: one title a column heads the columns.
+        The text above each image. May be shorter than `images`: one title a column heads the columns.
     columns : int
-        Pictures in a row.
+        Images in a row.
     title_size : float
         Font size in points.
 
@@ -181,7 +181,7 @@ def image_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10
     Raises
     ------
     ValueError
-        If there is no picture, no column, or a title without a picture.
+        If there is no image, no column, or a title without an image.
     """
     images = np.asarray(images)
     if images.ndim not in (3, 4) or len(images) == 0:
@@ -194,8 +194,8 @@ def image_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10
     width = 7.0
     title_lines = 1 + max((title.count("\n") for title in titles), default=-1)
     titled_rows = math.ceil(len(titles) / columns)
-    picture_height = width / columns * images.shape[1] / images.shape[2]
-    height = rows * picture_height + titled_rows * title_lines * title_size * 1.6 / 72
+    image_height = width / columns * images.shape[1] / images.shape[2]
+    height = rows * image_height + titled_rows * title_lines * title_size * 1.6 / 72
     figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     top = 255 if images.dtype == np.uint8 else 1

@@ -29,7 +29,7 @@ def class_table(labels: np.ndarray, predictions: np.ndarray, class_names: Sequen
     Returns
     -------
     DataFrame
-        A row a class: `class`, `pictures`, and `recall`, `precision`, `f1`, each with `_low` and `_high`. What is
+        A row a class: `class`, `images`, and `recall`, `precision`, `f1`, each with `_low` and `_high`. What is
         undefined, as the precision of a class that was never predicted, is NaN.
     """
     counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))
@@ -44,7 +44,7 @@ def class_table(labels: np.ndarray, predictions: np.ndarray, class_names: Sequen
         rows.append(
             {
                 "class": name,
-                "pictures": int(in_class),
+                "images": int(in_class),
                 "recall": recall,
                 "recall_low": recall_low,
                 "recall_high": recall_high,
@@ -91,10 +91,10 @@ class Calibration(NamedTuple):
     Attributes
     ----------
     bins : DataFrame
-        A row for each bin of confidence that has pictures: `low`, `high` (its bounds), `confidence` (mean), `accuracy`,
-        `pictures`.
+        A row for each bin of confidence that has images: `low`, `high` (its bounds), `confidence` (mean), `accuracy`,
+        `images`.
     expected_error : float
-        Mean of |accuracy - confidence| over the bins, weighted with their pictures: the expected calibration error.
+        Mean of |accuracy - confidence| over the bins, weighted with their images: the expected calibration error.
     """
 
     bins: pd.DataFrame
@@ -127,13 +127,13 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 10)
             "high": (bin_number + 1) / num_bins,
             "confidence": confidence[number == bin_number].mean(),
             "accuracy": right[number == bin_number].mean(),
-            "pictures": int((number == bin_number).sum()),
+            "images": int((number == bin_number).sum()),
         }
         for bin_number in np.unique(number)
     ]
     bins = pd.DataFrame(rows)
     gaps = (bins["accuracy"] - bins["confidence"]).abs()
-    return Calibration(bins, float((gaps * bins["pictures"]).sum() / len(labels)))
+    return Calibration(bins, float((gaps * bins["images"]).sum() / len(labels)))
 
 
 def _share(part: int, whole: int) -> tuple[float, float, float]:

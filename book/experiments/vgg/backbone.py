@@ -1,6 +1,6 @@
-"""VGG-16 (Simonyan and Zisserman, 2015, configuration D): a trunk of frozen convolutions, and a head of our own.
+"""VGG-16 (Simonyan and Zisserman, 2015, configuration D): a backbone of frozen convolutions, and a head of our own.
 
-The trunk is the first `cut` layers of torchvision's ``vgg16().features``, the head takes the place of its
+The backbone is the first `cut` layers of torchvision's ``vgg16().features``, the head takes the place of its
 ``classifier``. Put together they are torchvision's model again.
 """
 
@@ -39,7 +39,7 @@ NUM_LAYERS = 31
 """Layers of ``features``: 13 convolutions, each with a ReLU, and 5 poolings."""
 
 MIN_INPUT_SIZE = 32
-"""Five poolings halve the picture five times; below 32 pixels nothing is left."""
+"""Five poolings halve the image five times; below 32 pixels nothing is left."""
 
 
 KINDS = {
@@ -60,8 +60,8 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True)
-class TrunkSettings:
-    """Which part of which VGG-16 sees the pictures, and at what size.
+class BackboneSettings:
+    """Which part of which VGG-16 sees the images, and at what size.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class TrunkSettings:
     cut : int
         How many layers of ``features`` are kept: 31 ends with the last pooling, 30 before it.
     input_size : int
-        Height and width in pixels that pictures are enlarged to.
+        Height and width in pixels that images are enlarged to.
 
     Raises
     ------
@@ -85,29 +85,29 @@ class TrunkSettings:
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights must be one of {list(WEIGHTS)}; got {self.weights!r}")
-        _refuse_non_integer("cut", self.cut, 1, NUM_LAYERS)
-        _refuse_non_integer("input_size", self.input_size, MIN_INPUT_SIZE, 1024)
+        _check_integer_between("cut", self.cut, 1, NUM_LAYERS)
+        _check_integer_between("input_size", self.input_size, MIN_INPUT_SIZE, 1024)
 
 
-class Trunk(NamedTuple):
+class Backbone(NamedTuple):
     """Frozen convolutional layers, and what their input is like.
 
     Attributes
     ----------
-    settings : TrunkSettings
+    settings : BackboneSettings
     layers : Sequential
         ``features[:cut]`` in evaluation mode, float32, no parameter with a gradient.
     mean, std : tuple of three floats
         What is subtracted from red, green and blue on the scale of 0 to 255, and what the rest is divided by.
     """
 
-    settings: TrunkSettings
+    settings: BackboneSettings
     layers: nn.Sequential
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def to_input(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Enlarge grey pictures, copy them to three channels, and normalise them as the weights expect.
+        """Enlarge grey images, copy them to three channels, and normalise them as the weights expect.
 
         Parameters
         ----------
@@ -134,13 +134,13 @@ class Trunk(NamedTuple):
         return self.normalise(grey.expand(-1, 3, -1, -1))
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Subtract `mean` from pictures of shape (n, 3, height, width), 0 to 255, and divide by `std`."""
+        """Subtract `mean` from images of shape (n, 3, height, width), 0 to 255, and divide by `std`."""
         mean, std = (images.new_tensor(channels).view(3, 1, 1) for channels in (self.mean, self.std))
         return (images - mean) / std
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the last layer gives for one picture."""
+        """Channels, height and width of what the last layer gives for one image."""
         size, channels = self.settings.input_size, 3
         for layer in self.layers:
             if isinstance(layer, nn.MaxPool2d):
@@ -150,7 +150,7 @@ class Trunk(NamedTuple):
         return channels, size, size
 
 
-def load_trunk(settings: TrunkSettings) -> Trunk:
+def load_backbone(settings: BackboneSettings) -> Backbone:
     """Load pretrained layers and freeze them.
 
     Raises
@@ -172,13 +172,13 @@ def load_trunk(settings: TrunkSettings) -> Trunk:
         message = f"weights must be those of VGG-16's features; {settings.weights!r} does not fit: {error}"
         raise WeightsError(message) from None
     layers = layers[: settings.cut].requires_grad_(False).eval()
-    return Trunk(settings, layers, mean, std)
+    return Backbone(settings, layers, mean, std)
 
 
-def assemble(trunk: Trunk, head: nn.Module) -> VGG:
-    """Put a trunk and a head into torchvision's VGG, which then maps `trunk.to_input(images)` to logits.
+def assemble(backbone: Backbone, head: nn.Module) -> VGG:
+    """Put a backbone and a head into torchvision's VGG, which then maps `backbone.to_input(images)` to logits.
 
-    The trunk stays frozen. Its pooling to 7x7 before the dense layers is left out: the head takes the grid as it is.
+    The backbone stays frozen. Its pooling to 7x7 before the dense layers is left out: the head takes the grid as it is.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def assemble(trunk: Trunk, head: nn.Module) -> VGG:
         In evaluation mode; from shape (n, 3, input_size, input_size) to (n, number of classes).
     """
     model = _architecture()
-    model.features, model.avgpool, model.classifier = trunk.layers, nn.Identity(), head
+    model.features, model.avgpool, model.classifier = backbone.layers, nn.Identity(), head
     return model.eval()
 
 
@@ -203,7 +203,7 @@ def describe_layers(model: VGG, input_size: int) -> pd.DataFrame:
     -------
     DataFrame
         A row a layer: `layer` (its place in the model), `kind`, `units` (filters of a convolution, outputs of a dense
-        layer; "–" elsewhere), `window`, `stride`, `padding` (in pixels), `output` (shape for one picture),
+        layer; "–" elsewhere), `window`, `stride`, `padding` (in pixels), `output` (shape for one image),
         `parameters`, and `trained`: "frozen" or "trained", "left out" behind the cut, "–" where there is nothing to
         train.
     """
@@ -273,6 +273,6 @@ def _download(name: str) -> tuple[dict[str, torch.Tensor], tuple[float, ...], tu
     return features, tuple(255 * value for value in transforms.mean), tuple(255 * value for value in transforms.std)
 
 
-def _refuse_non_integer(name: str, value: Any, low: int, high: int) -> None:
+def _check_integer_between(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}; got {value!r}")

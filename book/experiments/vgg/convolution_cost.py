@@ -20,7 +20,7 @@ BYTES = 4
 
 
 class Cost(NamedTuple):
-    """What one layer, or several, cost for one picture.
+    """What one layer, or several, cost for one image.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Convolution:
         )
 
     def multiplications_inside(self, height: int, width: int) -> int:
-        """Count the multiplications whose factor from the picture is not a zero of the padding."""
+        """Count the multiplications whose factor from the image is not a zero of the padding."""
         return self._taps_inside(height) * self._taps_inside(width) * self.in_channels * self.out_channels
 
     def _taps_inside(self, size):

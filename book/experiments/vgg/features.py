@@ -1,6 +1,6 @@
-"""What a frozen trunk makes of pictures, computed once and kept in a file that is mapped into memory.
+"""What a frozen backbone makes of images, computed once and kept in a file that is mapped into memory.
 
-The trunk's output for a picture never changes, so a head is trained on features that are read, not computed.
+The backbone's output for an image never changes, so a head is trained on features that are read, not computed.
 The file is filled block by block. Each block's checksum is noted after the block is written; a run that is killed
 goes on after the last block noted, and a block that is not what was noted is computed again.
 """
@@ -22,12 +22,12 @@ from torch.nn.functional import max_pool2d
 
 from book.experiments.page.progress import reported
 from book.experiments.page.storage import keyed_folder
-from book.experiments.vgg.backbone import Trunk
+from book.experiments.vgg.backbone import Backbone
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
 PIXELS_PER_BATCH = 400_000
-"""Pictures go through the trunk in batches of about so many pixels: enough work for all cores, little enough memory."""
+"""Pixels of a batch, about: enough work for all cores, little enough memory."""
 
 BLOCK_BYTES = 16 * 2**20
 """A block holds about so many bytes of features; so much work at most is lost when a run is killed."""
@@ -38,7 +38,7 @@ class CacheWarning(UserWarning):
 
 
 class Features(NamedTuple):
-    """A trunk's output for labelled pictures.
+    """A backbone's output for labelled images.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Features(NamedTuple):
         In the order of VGG's own ``flatten``. Mapped from a file: it takes page cache, no memory of its own.
     labels : Tensor of int64, shape (n,)
     shape : tuple of three int
-        Channels, height and width of the trunk's output for one picture.
+        Channels, height and width of the backbone's output for one image.
     name : str
         Names all that the values depend on.
     """
@@ -61,12 +61,14 @@ class Features(NamedTuple):
         return self._replace(values=self.values[:n], labels=self.labels[:n], name=f"{self.name}[:{n}]")
 
 
-def trunk_features(trunk: Trunk, images: np.ndarray, labels: np.ndarray, precision: str, task: str) -> Features:
-    """Find a trunk's features for pictures, or compute what is missing of them.
+def backbone_features(
+    backbone: Backbone, images: np.ndarray, labels: np.ndarray, precision: str, task: str
+) -> Features:
+    """Find a backbone's features for images, or compute what is missing of them.
 
     Parameters
     ----------
-    trunk : Trunk
+    backbone : Backbone
     images : ndarray of uint8, shape (n, 28, 28)
     labels : ndarray of int, shape (n,)
     precision : str
@@ -77,7 +79,7 @@ def trunk_features(trunk: Trunk, images: np.ndarray, labels: np.ndarray, precisi
     Raises
     ------
     ValueError
-        If `precision` is unknown, or there are not as many labels as pictures.
+        If `precision` is unknown, or there are not as many labels as images.
 
     Warns
     -----
@@ -89,19 +91,19 @@ def trunk_features(trunk: Trunk, images: np.ndarray, labels: np.ndarray, precisi
     if len(images) != len(labels):
         raise ValueError(f"labels must be as many as images ({len(images)}); got {len(labels)}")
     dtype = getattr(torch, fastest_precision() if precision == "auto" else precision)
-    settings = trunk.settings
+    settings = backbone.settings
     folder = keyed_folder(
         f"features-{settings.input_size}px",
         {
-            "weights": _digest(*(p.numpy().tobytes() for p in trunk.layers.state_dict().values())),
+            "weights": _digest(*(p.numpy().tobytes() for p in backbone.layers.state_dict().values())),
             "cut": settings.cut,
             "input_size": settings.input_size,
-            "normalisation": [trunk.mean, trunk.std],
+            "normalisation": [backbone.mean, backbone.std],
             "precision": str(dtype),
             "images": _digest(str(images.shape).encode(), np.ascontiguousarray(images).tobytes()),
         },
     )
-    width = int(np.prod(trunk.output_shape))
+    width = int(np.prod(backbone.output_shape))
     with _locked(folder), reported(task, len(images)) as progress:
         kept = _KeptBlocks(folder, len(images), width, dtype)
         if kept.altered:
@@ -114,24 +116,26 @@ def trunk_features(trunk: Trunk, images: np.ndarray, labels: np.ndarray, precisi
                 progress.advance(rows.stop - rows.start, "found")
                 continue
             batches = []
-            for batch in forward(trunk, images[rows], dtype):
+            for batch in forward(backbone, images[rows], dtype):
                 batches.append(batch)
                 progress.advance(len(batch))
             kept.write(block, torch.cat(batches))
-        return Features(kept.mapped(), torch.from_numpy(np.asarray(labels, np.int64)), trunk.output_shape, folder.name)
+        return Features(
+            kept.mapped(), torch.from_numpy(np.asarray(labels, np.int64)), backbone.output_shape, folder.name
+        )
 
 
 def pooled(features: Features) -> Features:
     """What one more pooling layer of VGG would make of kept features; the result lies in memory.
 
-    Saves a second run of the trunk where the cut before a pooling is compared with the cut after it.
+    Saves a second run of the backbone where the cut before a pooling is compared with the cut after it.
     """
     grids = max_pool2d(features.values.unflatten(1, features.shape), 2)
     return Features(grids.flatten(1), features.labels, tuple(grids.shape[1:]), f"{features.name}, pooled")
 
 
-def forward(trunk: Trunk, images: np.ndarray, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Put pictures through a trunk, batch by batch.
+def forward(backbone: Backbone, images: np.ndarray, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Put images through a backbone, batch by batch.
 
     Channels lie innermost in memory, as the processor's convolutions like them best. CUDA is used where there is one.
 
@@ -140,11 +144,11 @@ def forward(trunk: Trunk, images: np.ndarray, dtype: torch.dtype) -> Iterator[to
     Tensor of `dtype` on the CPU, shape (batch, channels * height * width)
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layers = copy.deepcopy(trunk.layers).to(device, dtype, memory_format=torch.channels_last)
-    size = max(1, PIXELS_PER_BATCH // trunk.settings.input_size**2)
+    layers = copy.deepcopy(backbone.layers).to(device, dtype, memory_format=torch.channels_last)
+    size = max(1, PIXELS_PER_BATCH // backbone.settings.input_size**2)
     for start in range(0, len(images), size):
         with torch.inference_mode():
-            x = trunk.to_input(images[start : start + size])
+            x = backbone.to_input(images[start : start + size])
             x = x.to(device, dtype, memory_format=torch.channels_last)
             yield layers(x).flatten(1).cpu()
 

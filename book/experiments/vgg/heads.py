@@ -1,4 +1,4 @@
-"""The head of a fine-tuned VGG-16: dense layers of our own on the trunk's features, trained and saved."""
+"""The head of a fine-tuned VGG-16: dense layers of our own on the backbone's features, trained and saved."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from book.experiments.page.progress import reported
 from book.experiments.page.storage import keyed_folder, source_digest, write_json
-from book.experiments.vgg.backbone import VGG, Trunk, TrunkSettings, assemble, load_trunk
+from book.experiments.vgg.backbone import VGG, Backbone, BackboneSettings, assemble, load_backbone
 from book.experiments.vgg.features import Features
 
 NUM_CLASSES = 10
@@ -36,7 +36,7 @@ class HeadSettings:
     hidden : tuple of int
         Units of each hidden layer; none gives a linear classifier.
     channel_dropout : float
-        Share of the trunk's channels that a training step leaves out, each at all positions at once (Tompson et al.,
+        Share of the backbone's channels that a training step leaves out, each at all positions at once (Tompson et al.,
         2015); from 0 to less than 1.
     dropout : float
         Share of the hidden units that a training step leaves out (Srivastava et al., 2014); from 0 to less than 1.
@@ -73,16 +73,16 @@ class HeadSettings:
             raise ValueError(f"hidden must be a sequence of integers; got {self.hidden!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for width in self.hidden:
-            _refuse_unless(_is(width, Integral) and width >= 1, "hidden", "integers of at least 1", self.hidden)
+            _check_that(_is(width, Integral) and width >= 1, "hidden", "integers of at least 1", self.hidden)
         for name, least in (("num_epochs", 1), ("batch_size", 2), ("seed", 0)):
             value = getattr(self, name)
-            _refuse_unless(_is(value, Integral) and value >= least, name, f"an integer of at least {least}", value)
+            _check_that(_is(value, Integral) and value >= least, name, f"an integer of at least {least}", value)
         for name in ("channel_dropout", "dropout", "label_smoothing"):
             value = getattr(self, name)
-            _refuse_unless(_is(value, Real) and 0 <= value < 1, name, "a number from 0 to less than 1", value)
+            _check_that(_is(value, Real) and 0 <= value < 1, name, "a number from 0 to less than 1", value)
         rate, decay = self.learning_rate, self.weight_decay
-        _refuse_unless(_is(rate, Real) and 0 < rate < float("inf"), "learning_rate", "a number above 0", rate)
-        _refuse_unless(_is(decay, Real) and 0 <= decay < float("inf"), "weight_decay", "a number of at least 0", decay)
+        _check_that(_is(rate, Real) and 0 < rate < float("inf"), "learning_rate", "a number above 0", rate)
+        _check_that(_is(decay, Real) and 0 <= decay < float("inf"), "weight_decay", "a number of at least 0", decay)
 
 
 def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequential:
@@ -91,7 +91,7 @@ def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequenti
     Parameters
     ----------
     shape : tuple of three int
-        Channels, height and width of the trunk's output; the head takes it flattened, shape (n, their product).
+        Channels, height and width of the backbone's output; the head takes it flattened, shape (n, their product).
     settings : HeadSettings
     """
     channels, height, width = shape
@@ -111,7 +111,7 @@ def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequenti
         return nn.Sequential(*layers, nn.Linear(num_features, NUM_CLASSES))
 
 
-class HeadTraining(NamedTuple):
+class HeadRun(NamedTuple):
     """A trained head.
 
     Attributes
@@ -119,7 +119,7 @@ class HeadTraining(NamedTuple):
     head : Sequential
         In evaluation mode, float32.
     history : dict of list
-        One value an epoch: `train_loss`, `train_accuracy`, `validation_loss`, `validation_accuracy` of all pictures of
+        One value an epoch: `train_loss`, `train_accuracy`, `validation_loss`, `validation_accuracy` of all images of
         the part after the epoch, without dropout, label smoothing or mirroring; and `learning_rate` at its end.
     """
 
@@ -132,28 +132,28 @@ def train_heads(
     views: Sequence[Features],
     validation: Features,
     task: str,
-) -> dict[str, HeadTraining]:
+) -> dict[str, HeadRun]:
     """Train heads on kept features, one after the other, or find those that were trained before.
 
     Parameters
     ----------
     settings : mapping of names to HeadSettings
     views : sequence of Features
-        The training pictures, and if there are more, the same pictures in other views, mirrored for instance. A step
-        draws a view for each picture.
+        The training images, and if there are more, the same images in other views, mirrored for instance. A step
+        draws a view for each image.
     validation : Features
     task : str
         What the terminal calls this step.
 
     Returns
     -------
-    dict of HeadTraining
+    dict of HeadRun
         Under the names given.
 
     Raises
     ------
     ValueError
-        If a loss stops being finite, or there are fewer pictures than a batch needs.
+        If a loss stops being finite, or there are fewer images than a batch needs.
     """
     depends_on = {
         "features": [features.name for features in (*views, validation)],
@@ -161,7 +161,7 @@ def train_heads(
         "source": source_digest(sys.modules[__name__]),
         "torch": torch.__version__,
     }
-    trainings = {}
+    runs = {}
     with reported(task, sum(one.num_epochs for one in settings.values())) as progress:
         for name, one in settings.items():
             folder = keyed_folder("head", depends_on | {"settings": asdict(one)})
@@ -174,18 +174,18 @@ def train_heads(
                 write_json(history_file, history)  # the last of the two: where it is, the head is too
             head = new_head(views[0].shape, one)
             head.load_state_dict(load_file(folder / HEAD_FILE))
-            trainings[name] = HeadTraining(head.eval(), json.loads(history_file.read_text()))
-    return trainings
+            runs[name] = HeadRun(head.eval(), json.loads(history_file.read_text()))
+    return runs
 
 
 def fit_head(
     settings: HeadSettings, views: Sequence[Features], validation: Features, report: Callable[[str], None]
-) -> HeadTraining:
+) -> HeadRun:
     """Train a head with AdamW and a one-cycle schedule; `report` is given a note after each epoch."""
     train = views[0]
     num_steps = len(train.labels) // settings.batch_size
     if num_steps == 0:
-        raise ValueError(f"batch_size must be at most the {len(train.labels)} pictures; got {settings.batch_size}")
+        raise ValueError(f"batch_size must be at most the {len(train.labels)} images; got {settings.batch_size}")
     head = new_head(train.shape, settings)
     optimizer, schedule = new_optimizer(head, settings, settings.num_epochs * num_steps)
     history = {f"{part}_{metric}": [] for part in ("train", "validation") for metric in ("loss", "accuracy")}
@@ -203,7 +203,7 @@ def fit_head(
             if not torch.isfinite(torch.tensor(loss)):
                 raise ValueError(f"learning_rate must be low enough for a finite loss; got {settings.learning_rate}")
             report(f"loss {loss:.3f}, validation {history['validation_accuracy'][-1]:.1%}")
-    return HeadTraining(head.eval(), history)
+    return HeadRun(head.eval(), history)
 
 
 def new_optimizer(
@@ -225,7 +225,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Take one step for each whole batch of the training pictures, in an order drawn anew."""
+    """Take one step for each whole batch of the training images, in an order drawn anew."""
     head.train()
     labels = views[0].labels
     num_steps = len(labels) // settings.batch_size
@@ -242,14 +242,14 @@ def train_epoch(
 
 
 def predict_logits(head: nn.Sequential, features: Features) -> torch.Tensor:
-    """Logits of a head for all pictures, shape (n, 10), float32."""
+    """Logits of a head for all images, shape (n, 10), float32."""
     head.eval()
     with torch.inference_mode():
         return torch.cat([_logits(head, x) for x in features.values.split(EVALUATION_BATCH)])
 
 
 def evaluate_head(head: nn.Sequential, features: Features) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy of a head on all pictures."""
+    """Mean cross-entropy (nats) and accuracy of a head on all images."""
     logits = predict_logits(head, features)
     accuracy = (logits.argmax(1) == features.labels).float().mean()
     return cross_entropy(logits, features.labels).item(), accuracy.item()
@@ -265,35 +265,35 @@ def _digest(labels: torch.Tensor) -> str:
     return hashlib.sha256(labels.numpy().tobytes()).hexdigest()
 
 
-def save_head(head: nn.Sequential, settings: HeadSettings, trunk: TrunkSettings, folder: Path) -> Path:
+def save_head(head: nn.Sequential, settings: HeadSettings, backbone: BackboneSettings, folder: Path) -> Path:
     """Write a head, with the settings that it needs to be used, to `HEAD_FILE` in a folder; returns its path."""
     path = folder / HEAD_FILE
-    settings_as_text = {"head": json.dumps(asdict(settings)), "trunk": json.dumps(asdict(trunk))}
+    settings_as_text = {"head": json.dumps(asdict(settings)), "backbone": json.dumps(asdict(backbone))}
     partial = path.with_suffix(".partial")
     save_file(head.state_dict(), partial, settings_as_text)
     partial.replace(path)
     return path
 
 
-class FineTuned(NamedTuple):
-    """A trained model: torchvision's VGG with our head as its ``classifier``, and the trunk that it stands on.
+class TransferModel(NamedTuple):
+    """A trained model: torchvision's VGG with our head as its ``classifier``, and the backbone that it stands on.
 
     Attributes
     ----------
     model : VGG
-        Maps ``trunk.to_input(images)``, shape (n, 3, input_size, input_size), to logits, shape (n, 10). In evaluation
-        mode, float32, no parameter with a gradient.
-    trunk : Trunk
+        Maps ``backbone.to_input(images)``, shape (n, 3, input_size, input_size), to logits, shape (n, 10). In
+        evaluation mode, float32, no parameter with a gradient.
+    backbone : Backbone
     head : HeadSettings
     """
 
     model: VGG
-    trunk: Trunk
+    backbone: Backbone
     head: HeadSettings
 
 
-def load_fine_tuned(folder: Path) -> FineTuned:
-    """Load the head that :func:`save_head` wrote into a folder, and put it on its trunk.
+def load_transfer_model(folder: Path) -> TransferModel:
+    """Load the head that :func:`save_head` wrote into a folder, and put it on its backbone.
 
     Raises
     ------
@@ -303,22 +303,22 @@ def load_fine_tuned(folder: Path) -> FineTuned:
     path = folder / HEAD_FILE
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-    if not {"head", "trunk"} <= set(metadata):
-        raise ValueError(f"{HEAD_FILE} must hold the settings of head and trunk; got {sorted(metadata)}")
+    if not {"head", "backbone"} <= set(metadata):
+        raise ValueError(f"{HEAD_FILE} must hold the settings of head and backbone; got {sorted(metadata)}")
     settings = HeadSettings(**json.loads(metadata["head"]))
-    trunk = load_trunk(TrunkSettings(**json.loads(metadata["trunk"])))
-    head = new_head(trunk.output_shape, settings)
+    backbone = load_backbone(BackboneSettings(**json.loads(metadata["backbone"])))
+    head = new_head(backbone.output_shape, settings)
     try:
         head.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ValueError(f"{HEAD_FILE} does not fit its settings: {error}") from None
-    return FineTuned(assemble(trunk, head.requires_grad_(False)), trunk, settings)
+    return TransferModel(assemble(backbone, head.requires_grad_(False)), backbone, settings)
 
 
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _refuse_unless(allowed: bool, name: str, what: str, value: Any) -> None:
+def _check_that(allowed: bool, name: str, what: str, value: Any) -> None:
     if not allowed:
         raise ValueError(f"{name} must be {what}; got {value!r}")

@@ -1,8 +1,8 @@
-"""Activation maximisation: the picture that excites a unit most, found by gradient ascent on the picture.
+"""Activation maximisation: the image that excites a unit most, found by gradient ascent on the image.
 
 Two forms. The plain one is that of Simonyan et al. (2014) and of the repository pytorch-cnn-visualizations: the pixels
-are the unknowns. The robust one follows Olah et al. (2017): the unknowns are the picture's Fourier coefficients, the
-picture is moved and scaled a little before every step, and roughness costs.
+are the unknowns. The robust one follows Olah et al. (2017): the unknowns are the image's Fourier coefficients, the
+image is moved and scaled a little before every step, and roughness costs.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from book.experiments.vgg.backbone import VGG, Trunk
+from book.experiments.vgg.backbone import VGG, Backbone
 from book.experiments.views.hooks import Target, activations
 
 GREY_LEVELS_PER_UNIT = 0.226 * 255
-"""Standard deviation of a colour channel in ImageNet; the unit that torchvision's networks see pictures in."""
+"""Standard deviation of a colour channel in ImageNet; the unit that torchvision's networks see images in."""
 
-# Columns: brightness, red against blue, green against both, and how far pictures of ImageNet spread along each,
+# Columns: brightness, red against blue, green against both, and how far images of ImageNet spread along each,
 # brightness being 1; after the principal components behind the colour augmentation of Krizhevsky et al. (2012).
 COLOUR_AXES = torch.tensor([[1.0, 1.0, 1.0], [1.5**0.5, 0.0, -(1.5**0.5)], [-(0.5**0.5), 2.0**0.5, -(0.5**0.5)]]).T
 COLOUR_SPREAD = torch.tensor([1.0, 0.29, 0.14])
@@ -48,9 +48,9 @@ class PlainSettings:
     weight_decay: float = 1e-6
 
     def __post_init__(self) -> None:
-        _refuse_non_positive_integer("num_steps", self.num_steps)
-        _refuse_unless("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
-        _refuse_unless("weight_decay", self.weight_decay, self.weight_decay >= 0, "a number of at least 0")
+        _check_positive_integer("num_steps", self.num_steps)
+        _check_that("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        _check_that("weight_decay", self.weight_decay, self.weight_decay >= 0, "a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RobustSettings:
     learning_rate : float
         Above 0.
     jitter : float
-        The picture is shifted by up to this share of its size before every step, to and fro and up and down.
+        The image is shifted by up to this share of its size before every step, to and fro and up and down.
     scale : float
         It is enlarged or shrunk by up to this share.
     total_variation : float
@@ -81,37 +81,37 @@ class RobustSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _refuse_non_positive_integer("num_steps", self.num_steps)
-        _refuse_unless("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        _check_positive_integer("num_steps", self.num_steps)
+        _check_that("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
         for name in ("jitter", "scale"):
             value = getattr(self, name)
-            _refuse_unless(name, value, 0 <= value < 1, "a number from 0 to less than 1")
-        _refuse_unless("total_variation", self.total_variation, self.total_variation >= 0, "a number of at least 0")
+            _check_that(name, value, 0 <= value < 1, "a number from 0 to less than 1")
+        _check_that("total_variation", self.total_variation, self.total_variation >= 0, "a number of at least 0")
 
 
 class Maximised(NamedTuple):
-    """Optimised pictures, and how far each came.
+    """Optimised images, and how far each came.
 
     Attributes
     ----------
-    pictures : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
+    images : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
         Grey, or red, green and blue.
     start, reached, shown : ndarray of float32, shape (n,)
         The target's activation at the start; at the end, where the plain form may have left the range of a
-        picture; and of `pictures`, which are clipped to it and rounded.
+        image; and of `images`, which are clipped to it and rounded.
     outside : float
         Share of the values that were clipped.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     start: np.ndarray
     reached: np.ndarray
     shown: np.ndarray
     outside: float
 
 
-def random_picture(size: int, seed: int, low: int = 150, high: int = 180, channels: int = 1) -> np.ndarray:
-    """Draw a picture of random integers.
+def random_image(size: int, seed: int, low: int = 150, high: int = 180, channels: int = 1) -> np.ndarray:
+    """Draw an image of random integers.
 
     Parameters
     ----------
@@ -132,19 +132,19 @@ def random_picture(size: int, seed: int, low: int = 150, high: int = 180, channe
 
 
 def maximise_plain(
-    model: VGG, trunk: Trunk, targets: Sequence[Target], start: np.ndarray, settings: PlainSettings
+    model: VGG, backbone: Backbone, targets: Sequence[Target], start: np.ndarray, settings: PlainSettings
 ) -> Maximised:
-    """Change the pixels of pictures so that each excites its target more.
+    """Change the pixels of images so that each excites its target more.
 
     Parameters
     ----------
     model : VGG
         In evaluation mode; not changed.
-    trunk : Trunk
+    backbone : Backbone
         Knows how the model's input is normalised.
     targets : sequence of n Targets
     start : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
-        Where to start. A grey picture stays grey: its one channel is copied to three inside the graph.
+        Where to start. A grey image stays grey: its one channel is copied to three inside the graph.
     settings : PlainSettings
 
     Raises
@@ -159,7 +159,7 @@ def maximise_plain(
         )
     grey_levels = torch.from_numpy(start).float()
     grey_levels = grey_levels[:, None] if start.ndim == 3 else grey_levels.permute(0, 3, 1, 2)
-    mean = grey_levels.new_tensor(trunk.mean).view(1, 3, 1, 1)
+    mean = grey_levels.new_tensor(backbone.mean).view(1, 3, 1, 1)
     mean = mean.mean(dim=1, keepdim=True) if start.ndim == 3 else mean
     pixels = ((grey_levels - mean) / GREY_LEVELS_PER_UNIT).requires_grad_()
 
@@ -167,26 +167,26 @@ def maximise_plain(
         return pixels * GREY_LEVELS_PER_UNIT + mean
 
     optimiser = torch.optim.Adam([pixels], settings.learning_rate, weight_decay=settings.weight_decay)
-    return _climb(model, trunk, targets, paint, optimiser, settings.num_steps)
+    return _climb(model, backbone, targets, paint, optimiser, settings.num_steps)
 
 
 def maximise_robustly(
-    model: VGG, trunk: Trunk, targets: Sequence[Target], settings: RobustSettings, *, size: int, channels: int = 1
+    model: VGG, backbone: Backbone, targets: Sequence[Target], settings: RobustSettings, *, size: int, channels: int = 1
 ) -> Maximised:
-    """Grow pictures, from a flat grey, that excite their targets wherever they are shifted.
+    """Grow images, from a flat grey, that excite their targets wherever they are shifted.
 
     Parameters
     ----------
     model : VGG
         In evaluation mode; not changed.
-    trunk : Trunk
+    backbone : Backbone
         Knows how the model's input is normalised.
     targets : sequence of n Targets
     settings : RobustSettings
     size : int
-        Height and width of the pictures; a class needs the trunk's input size, a filter is content with less.
+        Height and width of the images; a class needs the backbone's input size, a filter is content with less.
     channels : 1 or 3
-        1 for grey pictures, 3 for colour.
+        1 for grey images, 3 for colour.
 
     Raises
     ------
@@ -202,20 +202,20 @@ def maximise_robustly(
     def paint() -> torch.Tensor:
         return 255 * torch.sigmoid(from_spectrum(torch.view_as_complex(coefficients), size))
 
-    def shake(pictures: torch.Tensor) -> torch.Tensor:
-        return shift_and_scale(pictures, settings.jitter, settings.scale, generator)
+    def shake(images: torch.Tensor) -> torch.Tensor:
+        return shift_and_scale(images, settings.jitter, settings.scale, generator)
 
-    def cost(pictures: torch.Tensor) -> torch.Tensor:
-        return settings.total_variation * total_variation(pictures / 255)
+    def cost(images: torch.Tensor) -> torch.Tensor:
+        return settings.total_variation * total_variation(images / 255)
 
     optimiser = torch.optim.Adam([coefficients], settings.learning_rate)
-    return _climb(model, trunk, targets, paint, optimiser, settings.num_steps, shake, cost)
+    return _climb(model, backbone, targets, paint, optimiser, settings.num_steps, shake, cost)
 
 
 def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
-    """Turn Fourier coefficients into pictures with the statistics of natural ones.
+    """Turn Fourier coefficients into images with the statistics of natural ones.
 
-    In a natural picture the amplitude falls as one over the frequency, and brightness varies more than colour. With
+    In a natural image the amplitude falls as one over the frequency, and brightness varies more than colour. With
     these two built in, a step of the same length in every coefficient changes coarse shapes before fine texture.
 
     Parameters
@@ -231,7 +231,7 @@ def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
     """
     vertical, horizontal = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
     frequency = (vertical**2 + horizontal**2).sqrt().clamp(min=1 / size)
-    # A quarter, as in Olah et al.'s code, keeps the first pictures in the middle of the sigmoid.
+    # A quarter, as in Olah et al.'s code, keeps the first images in the middle of the sigmoid.
     planes = torch.fft.irfft2(coefficients / frequency, s=(size, size), norm="ortho") / 4
     if planes.shape[1] == 1:
         return planes
@@ -239,47 +239,47 @@ def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def shift_and_scale(
-    pictures: torch.Tensor, jitter: float, scale: float, generator: torch.Generator | None = None
+    images: torch.Tensor, jitter: float, scale: float, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Shift pictures by up to the share `jitter` and scale them by up to the share `scale`, mirrored at the edges."""
-    draw = 2 * torch.rand(len(pictures), 3, generator=generator) - 1
-    theta = torch.zeros(len(pictures), 2, 3)
+    """Shift images by up to the share `jitter` and scale them by up to the share `scale`, mirrored at the edges."""
+    draw = 2 * torch.rand(len(images), 3, generator=generator) - 1
+    theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + scale * draw[:, 0]
     theta[:, :, 2] = 2 * jitter * draw[:, 1:]  # the grid runs from -1 to 1
-    grid = affine_grid(theta, list(pictures.shape), align_corners=False)
-    return grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def total_variation(pictures: torch.Tensor) -> torch.Tensor:
+def total_variation(images: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of neighbouring pixels (Rudin, Osher and Fatemi, 1992), shape (n,)."""
-    across = (pictures[..., 1:] - pictures[..., :-1]).abs().mean(dim=(1, 2, 3))
-    down = (pictures[..., 1:, :] - pictures[..., :-1, :]).abs().mean(dim=(1, 2, 3))
+    across = (images[..., 1:] - images[..., :-1]).abs().mean(dim=(1, 2, 3))
+    down = (images[..., 1:, :] - images[..., :-1, :]).abs().mean(dim=(1, 2, 3))
     return across + down
 
 
-def mean_frequency(pictures: np.ndarray) -> np.ndarray:
-    """Centre of gravity of the power spectrum, in periods a pixel, from 0 (flat) to 0.71; a flat picture gives 0.
+def mean_frequency(images: np.ndarray) -> np.ndarray:
+    """Centre of gravity of the power spectrum, in periods a pixel, from 0 (flat) to 0.71; a flat image gives 0.
 
     Parameters
     ----------
-    pictures : ndarray, shape (n, size, size)
+    images : ndarray, shape (n, size, size)
         The mean of each is taken off.
 
     Returns
     -------
     ndarray of float64, shape (n,)
     """
-    pictures = np.asarray(pictures, dtype=np.float64)
-    size = pictures.shape[-1]
-    power = np.abs(np.fft.fft2(pictures - pictures.mean(axis=(1, 2), keepdims=True))) ** 2
+    images = np.asarray(images, dtype=np.float64)
+    size = images.shape[-1]
+    power = np.abs(np.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))) ** 2
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
     total = power.sum(axis=(1, 2))
-    return np.divide((power * frequency).sum(axis=(1, 2)), total, out=np.zeros(len(pictures)), where=total > 0)
+    return np.divide((power * frequency).sum(axis=(1, 2)), total, out=np.zeros(len(images)), where=total > 0)
 
 
 def _climb(
     model: VGG,
-    trunk: Trunk,
+    backbone: Backbone,
     targets: Sequence[Target],
     paint: Callable[[], torch.Tensor],
     optimiser: torch.optim.Optimizer,
@@ -290,37 +290,37 @@ def _climb(
     """Take steps up the targets' activations; the unknowns are what `paint` draws (n, 1 or 3, size, size) from."""
     (unknowns,) = optimiser.param_groups[0]["params"]
 
-    def activation_of(pictures: torch.Tensor) -> torch.Tensor:
-        return activations(model, trunk.normalise(pictures.expand(-1, 3, -1, -1)), targets)
+    def activation_of(images: torch.Tensor) -> torch.Tensor:
+        return activations(model, backbone.normalise(images.expand(-1, 3, -1, -1)), targets)
 
     with torch.no_grad():
         start = activation_of(paint())
     for _ in range(num_steps):
         with torch.enable_grad():
-            pictures = paint()
-            values = activation_of(shake(pictures) if shake else pictures)
+            images = paint()
+            values = activation_of(shake(images) if shake else images)
             if cost:
                 # Layers differ in scale by orders of magnitude; as growth relative to where it stands, an activation
                 # weighs the same against the cost in each of them.
-                values = values / (values.detach().abs() + 1) - cost(pictures)
+                values = values / (values.detach().abs() + 1) - cost(images)
             # The gradient of the unknowns alone: a backward pass would leave gradients in weights that have them.
             (unknowns.grad,) = torch.autograd.grad(-values.sum(), [unknowns])
         optimiser.step()
     with torch.no_grad():
-        pictures = paint()
-        shown = pictures.round().clamp(0, 255)
-        reached, as_shown = activation_of(pictures), activation_of(shown)
-        outside = float(((pictures < 0) | (pictures > 255)).float().mean())
+        images = paint()
+        shown = images.round().clamp(0, 255)
+        reached, as_shown = activation_of(images), activation_of(shown)
+        outside = float(((images < 0) | (images > 255)).float().mean())
     pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).numpy()
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     return Maximised(pixels, start.numpy(), reached.numpy(), as_shown.numpy(), outside)
 
 
-def _refuse_non_positive_integer(name: str, value: Any) -> None:
+def _check_positive_integer(name: str, value: Any) -> None:
     allowed = isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
-    _refuse_unless(name, value, allowed, "an integer of at least 1")
+    _check_that(name, value, allowed, "an integer of at least 1")
 
 
-def _refuse_unless(name: str, value: Any, allowed: bool, what: str) -> None:
+def _check_that(name: str, value: Any, allowed: bool, what: str) -> None:
     if not allowed or not isinstance(value, Real):
         raise ValueError(f"{name} must be {what}; got {value!r}")

@@ -1,4 +1,4 @@
-"""Figures of the chapter on what the convolutions see: rows of pictures and maps with one scale."""
+"""Figures of the chapter on what the convolutions see: rows of images and maps with one scale."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TITLE_SIZE = 8.0
 BAR_HEIGHT = 0.55
 
 
-def picture_rows(
+def image_rows(
     rows: Sequence[Sequence[np.ndarray | None]],
     labels: Sequence[str] = (),
     titles: Sequence[Sequence[str]] = (),
@@ -25,23 +25,23 @@ def picture_rows(
     scale: str = "",
     grey_rows: Sequence[int] = (),
 ) -> Figure:
-    """Draw rows of pictures, all on one scale, white being the highest value of a grey picture.
+    """Draw rows of images, all on one scale, white being the highest value of a grey image.
 
     Parameters
     ----------
     rows : sequence of sequences of ndarray, shape (height, width) or (height, width, 3), or None
-        Square pictures, or nothing in a place. Colour pictures hold `uint8`, or floats from 0 to 1.
+        Square images, or nothing in a place. Colour images hold `uint8`, or floats from 0 to 1.
     labels : sequence of str
         The name of each row, at its left.
     titles : sequence of sequences of str
-        The texts above the pictures of each row; an empty sequence for a row without.
+        The texts above the images of each row; an empty sequence for a row without.
     limits : pair of float
         Lowest and highest value of the scale.
     cmap : str
     scale : str
         What the values are; it names the colour bar, which is left out without it.
     grey_rows : sequence of int
-        Rows that hold data pictures (0 to 255), which do not share the scale.
+        Rows that hold data images (0 to 255), which do not share the scale.
 
     Returns
     -------
@@ -75,14 +75,14 @@ def picture_rows(
     return figure
 
 
-def tiled(pictures: Sequence[np.ndarray], columns: int, gap: int = 2, fill: float = 255) -> np.ndarray:
-    """Put pictures of one shape side by side into one, with gaps between them."""
-    height, width = pictures[0].shape
-    rows = math.ceil(len(pictures) / columns)
+def tiled(images: Sequence[np.ndarray], columns: int, gap: int = 2, fill: float = 255) -> np.ndarray:
+    """Put images of one shape side by side into one, with gaps between them."""
+    height, width = images[0].shape
+    rows = math.ceil(len(images) / columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), fill, dtype=np.float64)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 
@@ -101,7 +101,7 @@ def response_figure(responses: Sequence[Response], columns: int = 6) -> Figure:
     rows = [sheets[i : i + columns] for i in range(0, len(sheets), columns)]
     named = [titles[i : i + columns] for i in range(0, len(titles), columns)]
     scale = "value divided by the layer's largest absolute value"
-    return picture_rows(rows, titles=named, limits=(-1, 1), cmap="RdBu_r", scale=scale)
+    return image_rows(rows, titles=named, limits=(-1, 1), cmap="RdBu_r", scale=scale)
 
 
 def signed_colours(gradients: np.ndarray) -> np.ndarray:

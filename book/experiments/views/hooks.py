@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What one layer made of one picture.
+    """What one layer made of one image.
 
     Attributes
     ----------
@@ -92,34 +92,34 @@ def convolutions(model: VGG) -> dict[int, str]:
     return {index: names[index] for index, layer in enumerate(model.features) if isinstance(layer, nn.Conv2d)}
 
 
-def refuse_bad_target(model: VGG, target: Target) -> None:
+def check_target(model: VGG, target: Target) -> None:
     """Raise a ValueError that names value and range if the model has no such layer, filter or class."""
     layer, unit = target
     if layer is None:
-        refuse_bad_class(model, unit)
+        check_class(model, unit)
         return
     allowed = list(convolutions(model))
     if isinstance(layer, bool) or layer not in allowed:
         raise ValueError(f"cnn_layer must be the position of a convolution, one of {allowed}; got {layer!r}")
-    _refuse_unless_below("filter_pos", unit, model.features[layer].out_channels)
+    _check_below("filter_pos", unit, model.features[layer].out_channels)
 
 
-def refuse_bad_class(model: VGG, label: int) -> None:
+def check_class(model: VGG, label: int) -> None:
     """Raise a ValueError that names value and range if the model has no such class."""
     linear = [module for module in model.classifier.modules() if isinstance(module, nn.Linear)]
-    _refuse_unless_below("class", label, linear[-1].out_features)
+    _check_below("class", label, linear[-1].out_features)
 
 
-def refuse_bad_inputs(inputs: torch.Tensor) -> None:
+def check_inputs(inputs: torch.Tensor) -> None:
     """Raise a ValueError that names the shape if it is not (n, 3, size, size) with n > 0."""
     if inputs.ndim != 4 or len(inputs) == 0 or inputs.shape[1] != 3 or inputs.shape[2] != inputs.shape[3]:
         raise ValueError(f"inputs must have shape (n, 3, size, size) and n > 0; got {tuple(inputs.shape)}")
 
 
 def activations(model: VGG, inputs: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
-    """Take one activation of each picture: the mean of a filter's map before its ReLU, or a class's logit.
+    """Take one activation of each image: the mean of a filter's map before its ReLU, or a class's logit.
 
-    Before the ReLU, because a unit that is off has no gradient behind it. A picture goes no deeper than its own
+    Before the ReLU, because a unit that is off has no gradient behind it. An image goes no deeper than its own
     target, so that a grid of targets in all layers costs about half of what it would otherwise.
 
     Parameters
@@ -140,13 +140,13 @@ def activations(model: VGG, inputs: torch.Tensor, targets: Sequence[Target]) -> 
     ValueError
         If a target does not exist, the shape is wrong, or the model is in training mode.
     """
-    refuse_bad_inputs(inputs)
+    check_inputs(inputs)
     if len(targets) != len(inputs):
         raise ValueError(f"targets must be as many as inputs ({len(inputs)}); got {len(targets)}")
     if model.training:
         raise ValueError("model must be in evaluation mode; got one in training mode")
     for target in targets:
-        refuse_bad_target(model, target)
+        check_target(model, target)
     depth = np.array([len(model.features) if layer is None else layer for layer, _ in targets])
     order = np.argsort(depth, kind="stable")
     outputs, values = inputs[torch.from_numpy(order)], []
@@ -198,7 +198,7 @@ def recorded(
 
 
 def responses(model: VGG, inputs: torch.Tensor) -> list[list[Response]]:
-    """Record what every layer of the trunk makes of each picture.
+    """Record what every layer of the backbone makes of each image.
 
     Parameters
     ----------
@@ -208,16 +208,16 @@ def responses(model: VGG, inputs: torch.Tensor) -> list[list[Response]]:
     Returns
     -------
     list of n lists of Response
-        For each picture, one response a layer, in the layers' order.
+        For each image, one response a layer, in the layers' order.
     """
-    refuse_bad_inputs(inputs)
+    check_inputs(inputs)
     with recorded(dict(zip(layer_names(model.features), model.features, strict=True))) as outputs, torch.no_grad():
         model.features(inputs)
     return [[Response(name, maps[i].numpy()) for name, maps in outputs.items()] for i in range(len(inputs))]
 
 
 class Scan(NamedTuple):
-    """What many pictures do to a model.
+    """What many images do to a model.
 
     Attributes
     ----------
@@ -230,7 +230,7 @@ class Scan(NamedTuple):
     means: dict[int, np.ndarray]
 
     def most_exciting(self, target: Target, count: int = 9) -> np.ndarray:
-        """Positions of the pictures with the highest activation of a target, the highest first."""
+        """Positions of the images with the highest activation of a target, the highest first."""
         layer, unit = target
         values = (self.logits if layer is None else self.means[layer])[:, unit]
         return np.argsort(-values, kind="stable")[:count]
@@ -242,16 +242,16 @@ def scan(
     images: np.ndarray,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Scan:
-    """Put many pictures through a model, keeping a number a filter.
+    """Put many images through a model, keeping a number a filter.
 
     Parameters
     ----------
     model : VGG
     to_input : callable
-        A trunk's.
+        A backbone's.
     images : ndarray of uint8, shape (n, 28, 28)
     advance : callable
-        Told the number of pictures after each batch.
+        Told the number of images after each batch.
     """
     layers = {str(index): model.features[index] for index in convolutions(model)}
     logits, means = [], {name: [] for name in layers}
@@ -265,6 +265,6 @@ def scan(
     return Scan(np.concatenate(logits), {int(name): np.concatenate(values) for name, values in means.items()})
 
 
-def _refuse_unless_below(name: str, value: Any, count: int) -> None:
+def _check_below(name: str, value: Any, count: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < count:
         raise ValueError(f"{name} must be an integer from 0 to {count - 1}; got {value!r}")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from book.experiments.vgg.backbone import VGG
-from book.experiments.views.hooks import convolutions, refuse_bad_class, refuse_bad_inputs
+from book.experiments.views.hooks import check_class, check_inputs, convolutions
 
 with warnings.catch_warnings():
     # Captum asks for tqdm's bar for notebooks, which misses its widgets, and that would be told on the page.
@@ -57,7 +57,7 @@ def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) ->
     inputs : Tensor, shape (n, 3, size, size)
         As the model takes them, normalised.
     classes : sequence of n int
-        Whose logit to follow back, for each picture.
+        Whose logit to follow back, for each image.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) ->
     with torch.enable_grad():
         inputs = inputs.detach().clone().requires_grad_()
         scores = model(inputs).gather(1, labels[:, None])
-        # Pictures do not see each other in evaluation mode, so the sum's gradient is each score's own.
+        # Images do not see each other in evaluation mode, so the sum's gradient is each score's own.
         return torch.autograd.grad(scores.sum(), inputs)[0]
 
 
@@ -96,7 +96,7 @@ def sum_over_channels(gradients: torch.Tensor) -> np.ndarray:
 def brightness_share(gradients: torch.Tensor) -> np.ndarray:
     """Share of the gradient's squared length that changes brightness; the rest would need colour. Shape (n,).
 
-    A grey picture moves along (1, 1, 1) only: the projection of a pixel's gradient on that direction counts. A zero
+    A grey image moves along (1, 1, 1) only: the projection of a pixel's gradient on that direction counts. A zero
     gradient gives 0.
     """
     along = gradients.sum(dim=1).square().sum(dim=(1, 2)) / gradients.shape[1]
@@ -131,14 +131,14 @@ def guided_backpropagation(model: VGG, inputs: torch.Tensor, classes: Sequence[i
 def smooth_gradients(
     model: VGG, inputs: torch.Tensor, classes: Sequence[int], num_samples: int, noise: float, seed: int
 ) -> torch.Tensor:
-    """Mean of the gradients at noisy copies of the picture (SmoothGrad; Smilkov et al., 2017), by Captum.
+    """Mean of the gradients at noisy copies of the image (SmoothGrad; Smilkov et al., 2017), by Captum.
 
     Parameters
     ----------
     model, inputs, classes
         As in :func:`class_gradients`.
     num_samples : int
-        Noisy copies of each picture.
+        Noisy copies of each image.
     noise : float
         Standard deviation of the noise, as a share of the range of `inputs`.
     seed : int
@@ -172,7 +172,7 @@ def integrated_gradients(
     model, inputs, classes
         As in :func:`class_gradients`.
     baseline : Tensor, shape (1, 3, size, size)
-        Where the way begins, normalised: a black picture is not zeros.
+        Where the way begins, normalised: a black image is not zeros.
     num_steps : int
         Points on the way, by Gauss-Legendre quadrature.
     """
@@ -198,7 +198,7 @@ def grad_cam(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> np.nda
     """Where the last convolution speaks for a class (Grad-CAM; Selvaraju et al., 2017), by Captum.
 
     The maps of the last convolution, after its ReLU, weighted by their mean gradients; the positive part, enlarged to
-    the picture's size.
+    the image's size.
 
     Returns
     -------
@@ -216,13 +216,13 @@ def grad_cam(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> np.nda
 
 
 def _checked(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
-    refuse_bad_inputs(inputs)
+    check_inputs(inputs)
     if model.training:
         raise ValueError("model must be in evaluation mode; got one in training mode")
     if len(classes) != len(inputs):
         raise ValueError(f"classes must be as many as inputs ({len(inputs)}); got {len(classes)}")
     for label in classes:
-        refuse_bad_class(model, label)
+        check_class(model, label)
     return torch.tensor([int(label) for label in classes])
 
 

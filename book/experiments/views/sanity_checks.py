@@ -12,8 +12,8 @@ from scipy.stats import t as student_t
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from book.experiments.vgg.backbone import VGG, Trunk
-from book.experiments.views.hooks import SCAN_BATCH, layer_names, refuse_bad_class
+from book.experiments.vgg.backbone import VGG, Backbone
+from book.experiments.views.hooks import SCAN_BATCH, check_class, layer_names
 
 SSIM_SPREAD = 1.5
 SSIM_CONSTANTS = (0.01**2, 0.03**2)
@@ -101,7 +101,7 @@ class Curves(NamedTuple):
     share : ndarray, shape (num_steps + 1,)
         Share of the pixels that were deleted or inserted, from 0 to 1.
     deletion, insertion : ndarray, shape (n, num_steps + 1)
-        Probability of each picture's class.
+        Probability of each image's class.
     """
 
     share: np.ndarray
@@ -109,18 +109,18 @@ class Curves(NamedTuple):
     insertion: np.ndarray
 
     def areas(self) -> tuple[np.ndarray, np.ndarray]:
-        """Areas under the two curves, for each picture; a good ranking has a small first and a large second."""
+        """Areas under the two curves, for each image; a good ranking has a small first and a large second."""
         return np.trapezoid(self.deletion, self.share, axis=1), np.trapezoid(self.insertion, self.share, axis=1)
 
 
 def per_pixel(maps: np.ndarray, size: int = 28) -> np.ndarray:
-    """Average maps over the enlarged picture's pixels that came from one pixel, shape (n, size, size)."""
+    """Average maps over the enlarged image's pixels that came from one pixel, shape (n, size, size)."""
     return adaptive_avg_pool2d(torch.from_numpy(np.asarray(maps, dtype=np.float32)), size).numpy()
 
 
 def deletion_and_insertion(
     model: VGG,
-    trunk: Trunk,
+    backbone: Backbone,
     images: np.ndarray,
     classes: Sequence[int],
     relevance: np.ndarray,
@@ -128,14 +128,14 @@ def deletion_and_insertion(
     num_steps: int,
     seed: int,
 ) -> Curves:
-    """Delete pixels, the most relevant first, and insert them into a black picture (Petsiuk et al., 2018).
+    """Delete pixels, the most relevant first, and insert them into a black image (Petsiuk et al., 2018).
 
     Parameters
     ----------
     model : VGG
         In evaluation mode.
-    trunk : Trunk
-        Enlarges and normalises the pictures.
+    backbone : Backbone
+        Enlarges and normalises the images.
     images : ndarray of uint8, shape (n, height, width)
     classes : sequence of n int
         Whose probability is followed.
@@ -154,7 +154,7 @@ def deletion_and_insertion(
     if relevance.shape != images.shape:
         raise ValueError(f"relevance must have the shape of images ({images.shape}); got {relevance.shape}")
     for label in classes:
-        refuse_bad_class(model, label)
+        check_class(model, label)
     flat = relevance.reshape(len(images), -1)
     ties = np.random.default_rng(seed).random(flat.shape)
     order = np.lexsort((ties, -flat), axis=1)
@@ -164,9 +164,11 @@ def deletion_and_insertion(
     deleted = np.stack([np.where(mask, 0, images) for mask in taken])
     # The ends are shared: nothing deleted is all inserted.
     inserted = np.stack([np.where(mask, images, 0) for mask in taken[1:-1]])
-    pictures = np.concatenate([deleted, inserted]).astype(np.uint8)
-    probability = _probabilities(model, trunk, pictures.reshape(-1, *images.shape[1:]), np.tile(classes, len(pictures)))
-    probability = probability.reshape(len(pictures), len(images)).T
+    altered = np.concatenate([deleted, inserted]).astype(np.uint8)
+    probability = _probabilities(
+        model, backbone, altered.reshape(-1, *images.shape[1:]), np.tile(classes, len(altered))
+    )
+    probability = probability.reshape(len(altered), len(images)).T
     deletion, inner = probability[:, : num_steps + 1], probability[:, num_steps + 1 :]
     return Curves(share, deletion, np.concatenate([deletion[:, -1:], inner, deletion[:, :1]], axis=1))
 
@@ -192,12 +194,12 @@ def mean_with_interval(values: np.ndarray) -> Mean:
     return Mean(mean, mean - half, mean + half)
 
 
-def _probabilities(model: VGG, trunk: Trunk, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _probabilities(model: VGG, backbone: Backbone, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
     found = []
     with torch.no_grad():
         for start in range(0, len(images), SCAN_BATCH):
             batch = slice(start, start + SCAN_BATCH)
-            probability = model(trunk.to_input(images[batch])).softmax(dim=1).numpy()
+            probability = model(backbone.to_input(images[batch])).softmax(dim=1).numpy()
             found.append(probability[np.arange(len(probability)), classes[batch]])
     return np.concatenate(found)
 

@@ -19,8 +19,8 @@ from book.__main__ import main
 from book.pipeline import plan as updating
 from book.pipeline.content_key import statuses
 from book.pipeline.execute import ChapterError
+from book.pipeline.figures_of_readme import publish_figures
 from book.pipeline.parameters import load_profile
-from book.pipeline.pictures import publish_pictures
 from book.pipeline.plan import plan, run_one, update
 from book.pipeline.project import load_project
 from book.pipeline.render import render
@@ -283,12 +283,12 @@ def test_a_rerun_that_comes_to_its_end_leaves_nothing_to_do(changed, monkeypatch
     assert update(project, profile) == []
 
 
-def test_a_picture_has_the_name_that_the_source_gives_its_figure(changed):
+def test_a_image_has_the_name_that_the_source_gives_its_figure(changed):
     edit(changed / "book/chapters/first.md", "name: fig-line", "name: fig-rising")
     (changed / "README.md").write_text("![A line](results/figures/fig-rising.svg)")
     project, profile, found = state(changed)
     assert found["first"].is_fresh, "a name is no reason to run"
-    assert publish_pictures(project, profile, changed) == [changed / "results/figures/fig-rising.svg"]
+    assert publish_figures(project, profile, changed) == [changed / "results/figures/fig-rising.svg"]
     assert "<svg" in (changed / "results/figures/fig-rising.svg").read_text()
 
 

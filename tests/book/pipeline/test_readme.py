@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from book.pipeline.figures_of_readme import publish_figures
 from book.pipeline.parameters import load_profile
-from book.pipeline.pictures import publish_pictures
 from book.pipeline.project import BookError, load_project
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 
 
-def test_pictures_of_the_readme_are_the_published_figures(tmp_path):
+def test_images_of_the_readme_are_the_published_figures(tmp_path):
     project = load_project(ROOT)
-    shown = publish_pictures(project, load_profile(project, "full"), tmp_path)
+    shown = publish_figures(project, load_profile(project, "full"), tmp_path)
     assert len(shown) == 3
-    for picture in shown:
-        assert picture.read_bytes() == (ROOT / picture.relative_to(tmp_path)).read_bytes(), picture.name
+    for image in shown:
+        assert image.read_bytes() == (ROOT / image.relative_to(tmp_path)).read_bytes(), image.name
 
 
 def test_every_file_that_the_readme_links_to_exists():
@@ -37,4 +37,4 @@ def test_readme_that_shows_an_unknown_figure_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("![x](results/figures/fig-no-such-thing.svg)")
     elsewhere = replace(project, root=tmp_path, chapters=())
     with pytest.raises(BookError, match="no chapter has a figure named fig-no-such-thing"):
-        publish_pictures(elsewhere, load_profile(project, "full"), tmp_path)
+        publish_figures(elsewhere, load_profile(project, "full"), tmp_path)

@@ -10,8 +10,8 @@ from book.experiments.mlp import runs as training
 from book.experiments.mlp.comparison import compare_with_mlp
 from book.experiments.mlp.runs import (
     LabelledSamples,
+    check_converged,
     deliver_checkpoints,
-    refuse_diverged,
     train_networks,
     training_samples,
 )
@@ -127,9 +127,9 @@ def test_divergence_is_recorded_with_the_finished_epochs(samples, train):
 def test_diverged_training_is_refused_by_name_where_it_is_needed(samples):
     diverging = PARAMETERS | {"activation": "linear", "layer_sizes": [6, 8, 8, 8, 3], "learning_rate": 50.0}
     runs = train_networks({"good": PARAMETERS, "bad": diverging}, samples, [4], "task")
-    refuse_diverged({"good": runs["good"]})
+    check_converged({"good": runs["good"]})
     with pytest.raises(ValueError, match=rf"diverged: bad in epoch {runs['bad'].diverged_epoch}$"):
-        refuse_diverged(runs)
+        check_converged(runs)
 
 
 def test_short_training_beside_a_long_one_keeps_the_checkpoints_that_it_reaches_and_its_end(samples):

@@ -59,7 +59,7 @@ def test_scikit_learn_finds_nothing_to_fail_or_to_skip():
 
 @pytest.fixture(scope="module")
 def digits():
-    """Scikit-learn's own 1,797 pictures of digits, 8x8, a quarter of them for testing."""
+    """Scikit-learn's own 1,797 images of digits, 8x8, a quarter of them for testing."""
     X, y = load_digits(return_X_y=True)
     return train_test_split(X, y, random_state=0, stratify=y)
 
@@ -106,7 +106,7 @@ def test_every_parameter_reaches_the_network():
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "linear"])
-def test_defaults_learn_from_unscaled_pictures(activation, digits):
+def test_defaults_learn_from_unscaled_images(activation, digits):
     X_train, X_test, y_train, y_test = digits
     classifier = NeuralNetworkClassifier(activation=activation, num_epochs=20, random_state=0)
     assert classifier.fit(X_train, y_train).score(X_test, y_test) > 0.85

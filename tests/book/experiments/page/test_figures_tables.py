@@ -134,7 +134,7 @@ def test_history_without_the_metric_is_refused_by_name():
         figures.plot_history(axes, {"train_accuracy": [1]}, "acuracy")
 
 
-def test_image_grid_shows_every_picture_in_order_and_heads_the_columns():
+def test_image_grid_shows_every_image_in_order_and_heads_the_columns():
     images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 4, 4), np.uint8)
     figure = figures.image_grid(images, titles=["a", "b", "c"], columns=3)
     figure.canvas.draw()
@@ -145,7 +145,7 @@ def test_image_grid_shows_every_picture_in_order_and_heads_the_columns():
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.float32, 1)])
-def test_image_grid_draws_all_pictures_on_the_same_grey_scale(dtype, top):
+def test_image_grid_draws_all_images_on_the_same_grey_scale(dtype, top):
     images = np.zeros((2, 4, 4), dtype)
     images[1] = 1
     figure = figures.image_grid(images)

@@ -18,7 +18,7 @@ def test_recall_precision_and_f1_are_scikit_learns():
     np.testing.assert_allclose(table["precision"], precision)
     np.testing.assert_allclose(table["recall"], recall)
     np.testing.assert_allclose(table["f1"], f1)
-    assert table["pictures"].tolist() == support.tolist()
+    assert table["images"].tolist() == support.tolist()
 
 
 def test_interval_of_recall_is_wilsons():
@@ -60,7 +60,7 @@ def test_expected_calibration_error_is_that_counted_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.62, 0.38], [0.36, 0.64]])
     labels = np.array([0, 1, 0, 1])
     found = calibrate(probabilities, labels)
-    assert found.bins["pictures"].tolist() == [2, 2]
+    assert found.bins["images"].tolist() == [2, 2]
     assert found.bins["accuracy"].tolist() == [1.0, 0.5]
     assert found.expected_error == pytest.approx((2 * (1 - 0.63) + 2 * (0.93 - 0.5)) / 4)
 

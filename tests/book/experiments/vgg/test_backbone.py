@@ -1,4 +1,4 @@
-"""The pretrained trunk: the right weights, frozen, fed as they expect, and torchvision's model once a head is on it."""
+"""The pretrained backbone: the right weights, frozen, fed as they expect, and torchvision's model with a head."""
 
 import hashlib
 
@@ -9,97 +9,97 @@ from safetensors.numpy import save
 from torch import nn
 
 from book.experiments.vgg import backbone as vgg16
-from book.experiments.vgg.backbone import TrunkSettings, WeightsError, assemble, describe_layers, load_trunk
+from book.experiments.vgg.backbone import BackboneSettings, WeightsError, assemble, describe_layers, load_backbone
 from data import DataError
 from data import vgg16 as data_vgg16
 
-SMALL = TrunkSettings(cut=30, input_size=32)
+SMALL = BackboneSettings(cut=30, input_size=32)
 
 
 @pytest.fixture(scope="module")
-def trunk():
-    return load_trunk(SMALL)
+def backbone():
+    return load_backbone(SMALL)
 
 
-def caffe_value(trunk, layer, row, column, channel_in, channel_out):
+def caffe_value(backbone, layer, row, column, channel_in, channel_out):
     """A weight by its place in the original release: (row, column, input, output), input BGR."""
-    weight = trunk.layers[layer].weight
+    weight = backbone.layers[layer].weight
     return float(weight[channel_out, 2 - channel_in if layer == 0 else channel_in, row, column])
 
 
-def test_embedded_weights_are_the_published_values_of_the_original_release(trunk):
+def test_embedded_weights_are_the_published_values_of_the_original_release(backbone):
     half = {"rel": 1e-3}  # they are rounded to float16
-    assert caffe_value(trunk, 0, 0, 0, 0, 0) == pytest.approx(0.42947057, **half)
-    assert float(trunk.layers[0].bias[25]) == pytest.approx(0.7446502, **half)
-    assert caffe_value(trunk, 2, 2, 2, 63, 63) == pytest.approx(0.016082443, **half)
-    assert float(trunk.layers[5].bias[1]) == pytest.approx(0.06440781, **half)
-    assert caffe_value(trunk, 24, 1, 0, 63, 269) == pytest.approx(-0.011236359, **half)
-    assert float(trunk.layers[26].bias[510]) == pytest.approx(0.23517226, **half)
-    assert caffe_value(trunk, 28, 0, 2, 0, 400) == pytest.approx(-0.008714244, **half)
+    assert caffe_value(backbone, 0, 0, 0, 0, 0) == pytest.approx(0.42947057, **half)
+    assert float(backbone.layers[0].bias[25]) == pytest.approx(0.7446502, **half)
+    assert caffe_value(backbone, 2, 2, 2, 63, 63) == pytest.approx(0.016082443, **half)
+    assert float(backbone.layers[5].bias[1]) == pytest.approx(0.06440781, **half)
+    assert caffe_value(backbone, 24, 1, 0, 63, 269) == pytest.approx(-0.011236359, **half)
+    assert float(backbone.layers[26].bias[510]) == pytest.approx(0.23517226, **half)
+    assert caffe_value(backbone, 28, 0, 2, 0, 400) == pytest.approx(-0.008714244, **half)
 
 
-def test_every_trunk_parameter_is_frozen_and_the_trunk_evaluates(trunk):
-    assert len(list(trunk.layers.parameters())) == 2 * 13
-    assert not any(p.requires_grad for p in trunk.layers.parameters())
-    assert not trunk.layers.training
+def test_every_backbone_parameter_is_frozen_and_the_backbone_evaluates(backbone):
+    assert len(list(backbone.layers.parameters())) == 2 * 13
+    assert not any(p.requires_grad for p in backbone.layers.parameters())
+    assert not backbone.layers.training
 
 
 @pytest.mark.parametrize("cut", [1, 5, 23, 24, 30, 31])
 @pytest.mark.parametrize("size", [32, 45])
 def test_output_shape_is_that_of_the_layers_output(cut, size):
-    trunk = load_trunk(TrunkSettings(cut=cut, input_size=size))
-    output = trunk.layers(trunk.to_input(np.zeros((1, 28, 28), np.uint8)))
-    assert tuple(output.shape[1:]) == trunk.output_shape
+    backbone = load_backbone(BackboneSettings(cut=cut, input_size=size))
+    output = backbone.layers(backbone.to_input(np.zeros((1, 28, 28), np.uint8)))
+    assert tuple(output.shape[1:]) == backbone.output_shape
 
 
-def test_input_is_grey_copied_to_rgb_less_the_mean_of_the_release(trunk):
-    x = trunk.to_input(np.full((2, 28, 28), 200, np.uint8))
+def test_input_is_grey_copied_to_rgb_less_the_mean_of_the_release(backbone):
+    x = backbone.to_input(np.full((2, 28, 28), 200, np.uint8))
     assert x.shape == (2, 3, 32, 32)
     expected = torch.tensor([200 - 123.68, 200 - 116.779, 200 - 103.939]).view(1, 3, 1, 1).expand_as(x)
     torch.testing.assert_close(x, expected)
 
 
-def test_input_of_the_embedded_weights_is_torchvisions_transform_up_to_rounding_of_the_mean(trunk):
+def test_input_of_the_embedded_weights_is_torchvisions_transform_up_to_rounding_of_the_mean(backbone):
     image = torch.randint(0, 256, (1, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(0))
     transform = vgg16.torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES.transforms(crop_size=32, resize_size=32)
     theirs = transform(image[:, None].expand(-1, 3, -1, -1))
-    torch.testing.assert_close(trunk.to_input(image.numpy()), theirs, atol=0.7, rtol=0)
+    torch.testing.assert_close(backbone.to_input(image.numpy()), theirs, atol=0.7, rtol=0)
 
 
-def test_gradient_flows_through_the_input_of_a_tensor(trunk):
+def test_gradient_flows_through_the_input_of_a_tensor(backbone):
     images = torch.full((1, 28, 28), 100.0, requires_grad=True)
-    trunk.to_input(images).sum().backward()
+    backbone.to_input(images).sum().backward()
     assert (images.grad > 0).all()
 
 
 @pytest.mark.parametrize("images", [np.zeros((1, 28, 28), np.float32), np.zeros((28, 28), np.uint8)])
-def test_pictures_of_another_type_or_shape_are_refused(trunk, images):
+def test_images_of_another_type_or_shape_are_refused(backbone, images):
     with pytest.raises(ValueError, match="images must"):
-        trunk.to_input(images)
+        backbone.to_input(images)
 
 
-def test_trunk_and_head_together_are_torchvisions_vgg_with_the_head_as_its_classifier(trunk):
+def test_backbone_and_head_together_are_torchvisions_vgg_with_the_head_as_its_classifier(backbone):
     head = nn.Linear(2048, 10)
-    model = assemble(trunk, head)
+    model = assemble(backbone, head)
     assert isinstance(model, vgg16.VGG)
-    x = trunk.to_input(np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8))
-    torch.testing.assert_close(model(x), head(trunk.layers(x).flatten(1)))
+    x = backbone.to_input(np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8))
+    torch.testing.assert_close(model(x), head(backbone.layers(x).flatten(1)))
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"classifier.weight", "classifier.bias"}
 
 
-def test_trunk_equals_torchvisions_own_model_with_the_same_weights(trunk):
+def test_backbone_equals_torchvisions_own_model_with_the_same_weights(backbone):
     reference = vgg16.torchvision.models.vgg16(init_weights=False).features[:30]
     state = {name: torch.from_numpy(array).float() for name, array in data_vgg16.load_vgg16_features().items()}
     reference.load_state_dict(state)
-    x = trunk.to_input(np.random.default_rng(1).integers(0, 256, (2, 28, 28), np.uint8))
-    torch.testing.assert_close(trunk.layers(x), reference(x))
+    x = backbone.to_input(np.random.default_rng(1).integers(0, 256, (2, 28, 28), np.uint8))
+    torch.testing.assert_close(backbone.layers(x), reference(x))
 
 
-def test_layer_table_names_every_layer_with_its_parameters(trunk):
+def test_layer_table_names_every_layer_with_its_parameters(backbone):
     head = nn.Sequential(
         nn.Dropout(0.3), nn.Linear(2048, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)
     )
-    model = assemble(trunk, head)
+    model = assemble(backbone, head)
     table = describe_layers(model, 32)
     used = table[table["trained"] != "left out"]
     assert len(table) == 31 + 5
@@ -137,7 +137,7 @@ def test_layer_table_names_every_layer_with_its_parameters(trunk):
 )
 def test_settings_outside_what_is_allowed_are_refused_with_name_value_and_range(settings, message):
     with pytest.raises(ValueError, match=message):
-        TrunkSettings(**settings)
+        BackboneSettings(**settings)
 
 
 def test_altered_weight_file_is_refused(monkeypatch, tmp_path):
@@ -147,13 +147,13 @@ def test_altered_weight_file_is_refused(monkeypatch, tmp_path):
     altered.write_bytes(content)
     monkeypatch.setattr(data_vgg16, "FILE", altered)
     with pytest.raises(DataError, match=r"vgg16_features\.safetensors is not the file that this project ships"):
-        load_trunk(SMALL)
+        load_backbone(SMALL)
 
 
 def test_missing_weight_file_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(data_vgg16, "FILE", tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"found: *missing"):
-        load_trunk(SMALL)
+        load_backbone(SMALL)
 
 
 def test_weights_that_do_not_fit_the_architecture_are_refused(monkeypatch, tmp_path):
@@ -165,7 +165,7 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(monkeypatch, tmp_p
     monkeypatch.setattr(data_vgg16, "FILE", path)
     monkeypatch.setattr(data_vgg16, "CHECKSUM", hashlib.sha256(content).hexdigest())
     with pytest.raises(WeightsError, match="must be those of VGG-16's features; 'embedded' does not fit"):
-        load_trunk(SMALL)
+        load_backbone(SMALL)
 
 
 def downloaded(monkeypatch, get_state_dict):
@@ -180,7 +180,7 @@ def test_without_a_network_the_error_names_the_embedded_weights(monkeypatch, cap
     with pytest.raises(
         WeightsError, match=r"'IMAGENET1K_V1' could not be downloaded.*weights='embedded' needs no network"
     ):
-        load_trunk(TrunkSettings("IMAGENET1K_V1"))
+        load_backbone(BackboneSettings("IMAGENET1K_V1"))
     assert capfd.readouterr().err == ""
 
 
@@ -193,7 +193,7 @@ def test_downloaded_weights_are_checked_against_their_hash_and_come_with_their_o
         return state | {"classifier.0.bias": torch.zeros(1)}
 
     downloaded(monkeypatch, give)
-    trunk = load_trunk(TrunkSettings("IMAGENET1K_V1", 30, 32))
+    backbone = load_backbone(BackboneSettings("IMAGENET1K_V1", 30, 32))
     assert asked["check_hash"] is True
-    white = trunk.to_input(np.full((1, 28, 28), 255, np.uint8))[0, :, 0, 0]
+    white = backbone.to_input(np.full((1, 28, 28), 255, np.uint8))[0, :, 0, 0]
     torch.testing.assert_close(white, (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]))

@@ -40,7 +40,7 @@ def test_sizes_and_counts_are_those_of_pytorchs_layer(convolution):
 
 
 @pytest.mark.parametrize("convolution", CONVOLUTIONS[:12], ids=str)
-def test_multiplications_inside_are_those_that_see_a_picture_of_ones(convolution):
+def test_multiplications_inside_are_those_that_see_a_image_of_ones(convolution):
     layer = convolution.layer()
     nn.init.ones_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -123,7 +123,7 @@ def test_what_is_no_convolution_is_refused(parameters, message):
         Convolution(**({"in_channels": 3, "out_channels": 2, "kernel": 3} | parameters))
 
 
-def test_a_kernel_larger_than_the_padded_picture_is_refused():
+def test_a_kernel_larger_than_the_padded_image_is_refused():
     message = "kernel must fit into the padded input, 6 wide; got 4 with dilation 2, which reaches over 7"
     with pytest.raises(ValueError, match=message):
         Convolution(1, 1, 4, padding=1, dilation=2).output_size(4)

@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from book.experiments.page import storage
-from book.experiments.vgg.backbone import TrunkSettings, assemble, load_trunk
-from book.experiments.vgg.features import Features, trunk_features
+from book.experiments.vgg.backbone import BackboneSettings, assemble, load_backbone
+from book.experiments.vgg.features import Features, backbone_features
 from book.experiments.vgg.heads import (
     HEAD_FILE,
     HeadSettings,
     evaluate_head,
     fit_head,
-    load_fine_tuned,
+    load_transfer_model,
     new_head,
     predict_logits,
     save_head,
@@ -76,7 +76,7 @@ def test_head_learns_what_can_be_told_apart_and_records_every_epoch():
     assert not head.training
 
 
-def test_recorded_loss_and_accuracy_are_those_of_all_pictures_without_dropout():
+def test_recorded_loss_and_accuracy_are_those_of_all_images_without_dropout():
     head, history = fit(replace(SETTINGS, label_smoothing=0.3))
     features = blobs(1)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_training_leaves_the_callers_random_numbers_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_every_view_of_the_pictures_is_trained_on():
+def test_every_view_of_the_images_is_trained_on():
     seen = blobs(0)
     poisoned = seen._replace(values=torch.full_like(seen.values, float("nan")))
     with pytest.raises(ValueError, match="learning_rate must be low enough for a finite loss"):
@@ -132,8 +132,8 @@ def test_dropout_leaves_out_whole_channels():
     assert torch.equal(kept.amin(2), kept.amax(2))
 
 
-def test_fewer_pictures_than_a_batch_are_refused():
-    with pytest.raises(ValueError, match="batch_size must be at most the 8 pictures; got 16"):
+def test_fewer_images_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match="batch_size must be at most the 8 images; got 16"):
         fit(views=[blobs(0, n=8)])
 
 
@@ -162,67 +162,67 @@ def test_evaluation_is_the_loss_and_accuracy_of_pytorch():
 
 
 @pytest.fixture
-def fine_tuned(tmp_path):
-    """A head trained for a moment on the features of a real trunk, saved, with the pictures that it was trained on."""
+def transfer_model(tmp_path):
+    """A head trained for a moment on the features of a real backbone, saved, with the images that it was trained on."""
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
-    trunk = load_trunk(TrunkSettings(cut=30, input_size=32))
-    before = {name: tensor.clone() for name, tensor in trunk.layers.state_dict().items()}
-    features = trunk_features(trunk, images, np.arange(40) % 10, "float32", "test")
+    backbone = load_backbone(BackboneSettings(cut=30, input_size=32))
+    before = {name: tensor.clone() for name, tensor in backbone.layers.state_dict().items()}
+    features = backbone_features(backbone, images, np.arange(40) % 10, "float32", "test")
     settings = replace(SETTINGS, num_epochs=2)
     head, _ = fit_head(settings, [features], features, lambda note: None)
-    save_head(head, settings, trunk.settings, tmp_path)
-    return tmp_path, images, trunk, before, features, head
+    save_head(head, settings, backbone.settings, tmp_path)
+    return tmp_path, images, backbone, before, features, head
 
 
-def test_after_training_each_trunk_tensor_is_bit_for_bit_what_it_was(fine_tuned):
-    folder, _, trunk, before, _, _ = fine_tuned
-    for layers in (trunk.layers, load_fine_tuned(folder).model.features):
+def test_after_training_each_backbone_tensor_is_bit_for_bit_what_it_was(transfer_model):
+    folder, _, backbone, before, _, _ = transfer_model
+    for layers in (backbone.layers, load_transfer_model(folder).model.features):
         after = layers.state_dict()
         assert list(after) == list(before)
         assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_step_through_the_whole_model_trains_the_head_and_nothing_else(fine_tuned):
-    _, images, trunk, before, features, _ = fine_tuned
-    model = assemble(trunk, new_head(features.shape, SETTINGS)).train()
+def test_a_step_through_the_whole_model_trains_the_head_and_nothing_else(transfer_model):
+    _, images, backbone, before, features, _ = transfer_model
+    model = assemble(backbone, new_head(features.shape, SETTINGS)).train()
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
     head_before = [p.clone() for p in model.classifier.parameters()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)  # all that can move may move
-    nn.functional.cross_entropy(model(trunk.to_input(images)), features.labels).backward()
+    nn.functional.cross_entropy(model(backbone.to_input(images)), features.labels).backward()
     optimizer.step()
     assert all(torch.equal(model.features.state_dict()[name], before[name]) for name in before)
     assert not any(torch.equal(p, old) for p, old in zip(model.classifier.parameters(), head_before, strict=True))
 
 
-def test_loaded_model_classifies_images_exactly_as_the_cached_path_does(fine_tuned):
-    folder, images, _, _, features, head = fine_tuned
-    loaded = load_fine_tuned(folder)
+def test_loaded_model_classifies_images_exactly_as_the_cached_path_does(transfer_model):
+    folder, images, _, _, features, head = transfer_model
+    loaded = load_transfer_model(folder)
     with torch.inference_mode():
-        end_to_end = loaded.model(loaded.trunk.to_input(images))
+        end_to_end = loaded.model(loaded.backbone.to_input(images))
     cached = predict_logits(head, features)
     assert torch.equal(end_to_end.argmax(1), cached.argmax(1))
     torch.testing.assert_close(end_to_end, cached, rtol=1e-3, atol=1e-4)
 
 
-def test_loaded_model_evaluates_and_asks_for_no_gradient(fine_tuned):
-    loaded = load_fine_tuned(fine_tuned[0])
+def test_loaded_model_evaluates_and_asks_for_no_gradient(transfer_model):
+    loaded = load_transfer_model(transfer_model[0])
     assert not loaded.model.training
     assert not any(p.requires_grad for p in loaded.model.parameters())
-    assert loaded.trunk.settings == TrunkSettings(cut=30, input_size=32)
+    assert loaded.backbone.settings == BackboneSettings(cut=30, input_size=32)
     assert loaded.head == replace(SETTINGS, num_epochs=2)
 
 
-def test_file_without_settings_is_refused(fine_tuned):
-    folder = fine_tuned[0]
-    save_file(fine_tuned[-1].state_dict(), folder / HEAD_FILE)
-    with pytest.raises(ValueError, match="must hold the settings of head and trunk"):
-        load_fine_tuned(folder)
+def test_file_without_settings_is_refused(transfer_model):
+    folder = transfer_model[0]
+    save_file(transfer_model[-1].state_dict(), folder / HEAD_FILE)
+    with pytest.raises(ValueError, match="must hold the settings of head and backbone"):
+        load_transfer_model(folder)
 
 
-def test_file_whose_weights_do_not_fit_its_settings_is_refused(fine_tuned):
-    folder, _, trunk, *_ = fine_tuned
-    metadata = {"head": json.dumps(asdict(SETTINGS)), "trunk": json.dumps(asdict(trunk.settings))}
+def test_file_whose_weights_do_not_fit_its_settings_is_refused(transfer_model):
+    folder, _, backbone, *_ = transfer_model
+    metadata = {"head": json.dumps(asdict(SETTINGS)), "backbone": json.dumps(asdict(backbone.settings))}
     save_file({"1.weight": torch.zeros(3, 3)}, folder / HEAD_FILE, metadata)
     with pytest.raises(ValueError, match="does not fit its settings"):
-        load_fine_tuned(folder)
+        load_transfer_model(folder)

@@ -12,7 +12,7 @@ from book.experiments.vgg import tracking
 from book.experiments.vgg.tracking import track_run
 
 HISTORY = {"train_loss": [0.5, 0.25], "validation_accuracy": [0.75, 0.875], "learning_rate": [1e-3, 1e-5]}
-CONFIG = {"trunk": {"cut": 30}, "head": {"hidden": (512,), "learning_rate": 1e-3}}
+CONFIG = {"backbone": {"cut": 30}, "head": {"hidden": (512,), "learning_rate": 1e-3}}
 CLASSES = pd.DataFrame({"class": ["a", "b"], "recall": [0.5, 1.0]})
 FILE_HEADER, BLOCK, RECORD_HEADER = 7, 32 * 1024, 7
 
@@ -60,7 +60,7 @@ def test_offline_run_read_back_holds_our_history_and_configuration(tmp_path):
     for name, values in HISTORY.items():
         assert [row[name] for row in epochs] == values
     assert config["head"] == {"hidden": [512], "learning_rate": 1e-3}
-    assert config["trunk"] == {"cut": 30}
+    assert config["backbone"] == {"cut": 30}
 
 
 def test_offline_run_holds_the_confusion_matrix_and_the_table_of_classes(tmp_path):
@@ -77,7 +77,9 @@ def test_offline_run_holds_the_confusion_matrix_and_the_table_of_classes(tmp_pat
 
 def test_tracking_offline_prints_nothing(tmp_path):
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from tests.test_tracking import track; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
+        "sys.path[:0] = [sys.argv[1], sys.argv[1] + '/tests/book/experiments/vgg']\n"
+        "from test_tracking import track\n"
         "track(Path(sys.argv[2]))"
     )
     root = tracking.__file__.rsplit("/book/", 1)[0]

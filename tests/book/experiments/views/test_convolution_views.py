@@ -9,7 +9,7 @@ from captum.attr import Saliency
 from scipy.stats import spearmanr
 from torch import nn
 
-from book.experiments.vgg.backbone import Trunk, TrunkSettings, assemble, load_trunk, torchvision
+from book.experiments.vgg.backbone import Backbone, BackboneSettings, assemble, load_backbone, torchvision
 from book.experiments.vgg.heads import HeadSettings, new_head
 from book.experiments.views.activation_maximisation import (
     PlainSettings,
@@ -18,7 +18,7 @@ from book.experiments.views.activation_maximisation import (
     maximise_plain,
     maximise_robustly,
     mean_frequency,
-    random_picture,
+    random_image,
     shift_and_scale,
     total_variation,
 )
@@ -63,28 +63,28 @@ WIDTHS = [8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, 
 
 
 @pytest.fixture(scope="module")
-def trunk():
+def backbone():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = torchvision.models.vgg.make_layers(WIDTHS)[:30]
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    settings = TrunkSettings(cut=30, input_size=SIZE)
-    return Trunk(settings, layers.eval().requires_grad_(False), RGB_MEAN, (1.0, 1.0, 1.0))
+    settings = BackboneSettings(cut=30, input_size=SIZE)
+    return Backbone(settings, layers.eval().requires_grad_(False), RGB_MEAN, (1.0, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
-def model(trunk):
+def model(backbone):
     """As it is loaded: with ReLUs in place."""
-    head = new_head(trunk.output_shape, HeadSettings(hidden=(16,))).requires_grad_(False)
-    return assemble(trunk, head)
+    head = new_head(backbone.output_shape, HeadSettings(hidden=(16,))).requires_grad_(False)
+    return assemble(backbone, head)
 
 
 @pytest.fixture(scope="module")
 def pretrained():
-    trunk = load_trunk(TrunkSettings(cut=30, input_size=SIZE))
-    return trunk, probe_of(assemble(trunk, nn.Linear(2048, 10)))
+    backbone = load_backbone(BackboneSettings(cut=30, input_size=SIZE))
+    return backbone, probe_of(assemble(backbone, nn.Linear(2048, 10)))
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +98,12 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def inputs(trunk, images):
-    return trunk.to_input(images)
+def inputs(backbone, images):
+    return backbone.to_input(images)
 
 
 def start(count=1, channels=1):
-    return np.stack([random_picture(SIZE, seed, channels=channels) for seed in range(count)])
+    return np.stack([random_image(SIZE, seed, channels=channels) for seed in range(count)])
 
 
 def hooks(model):
@@ -166,13 +166,13 @@ def test_a_recorded_convolution_keeps_its_negative_values_though_a_relu_in_place
 
 
 def test_responses_are_those_of_every_layer_with_mean_and_sparsity(probe, inputs):
-    of_picture = responses(probe, inputs)[2]
-    assert [response.name for response in of_picture] == layer_names(probe.features)
+    of_image = responses(probe, inputs)[2]
+    assert [response.name for response in of_image] == layer_names(probe.features)
     x = inputs[2:3]
-    for layer, response in zip(probe.features, of_picture, strict=True):
+    for layer, response in zip(probe.features, of_image, strict=True):
         x = layer(x)
         np.testing.assert_allclose(response.maps, x[0].numpy(), rtol=1e-3, atol=1e-2)
-    last = of_picture[-1]
+    last = of_image[-1]
     assert last.sparsity == pytest.approx(1 - last.positive)
     means = last.maps.mean(axis=(1, 2))
     assert means[last.strongest(3)].tolist() == sorted(means, reverse=True)[:3]
@@ -200,95 +200,95 @@ def test_captums_hooks_are_gone_after_an_error(error_in, probe, inputs, monkeypa
     assert hooks(probe) == []
 
 
-def test_a_scan_gives_every_filters_mean_and_the_logits(probe, trunk, images):
+def test_a_scan_gives_every_filters_mean_and_the_logits(probe, backbone, images):
     done = []
-    found = scan(probe, trunk.to_input, images, done.append)
+    found = scan(probe, backbone.to_input, images, done.append)
     assert sum(done) == len(images)
-    np.testing.assert_allclose(found.logits, probe(trunk.to_input(images)).numpy(), rtol=1e-3, atol=1e-3)
-    expected = activations(probe, trunk.to_input(images), [FILTER] * 4).numpy()
+    np.testing.assert_allclose(found.logits, probe(backbone.to_input(images)).numpy(), rtol=1e-3, atol=1e-3)
+    expected = activations(probe, backbone.to_input(images), [FILTER] * 4).numpy()
     np.testing.assert_allclose(found.means[17][:, 5], expected, rtol=1e-3, atol=1e-3)
     assert found.most_exciting(FILTER, 2).tolist() == np.argsort(-expected)[:2].tolist()
 
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS)
 def test_both_forms_raise_the_activation_in_every_layer(layer, pretrained):
-    trunk, probe = pretrained
-    plain = maximise_plain(probe, trunk, [Target(layer, 5)], start(), PlainSettings(num_steps=4))
+    backbone, probe = pretrained
+    plain = maximise_plain(probe, backbone, [Target(layer, 5)], start(), PlainSettings(num_steps=4))
     assert plain.reached > plain.start
-    robust = maximise_robustly(probe, trunk, [Target(layer, 5)], RobustSettings(num_steps=12), size=SIZE)
+    robust = maximise_robustly(probe, backbone, [Target(layer, 5)], RobustSettings(num_steps=12), size=SIZE)
     assert robust.reached > robust.start
 
 
 def test_both_forms_raise_the_logit_of_every_class(pretrained):
-    trunk, probe = pretrained
+    backbone, probe = pretrained
     targets = [Target(None, label) for label in range(10)]
-    plain = maximise_plain(probe, trunk, targets, start(10), PlainSettings(num_steps=5))
+    plain = maximise_plain(probe, backbone, targets, start(10), PlainSettings(num_steps=5))
     assert (plain.reached > plain.start).all()
-    robust = maximise_robustly(probe, trunk, targets, RobustSettings(num_steps=12), size=SIZE)
+    robust = maximise_robustly(probe, backbone, targets, RobustSettings(num_steps=12), size=SIZE)
     assert (robust.reached > robust.start).all()
 
 
-def test_a_unit_that_is_off_still_rises(probe, trunk):
+def test_a_unit_that_is_off_still_rises(probe, backbone):
     flat = np.full((1, SIZE, SIZE), 127, np.uint8)
-    of_layer = probe.features[:18](trunk.to_input(flat))[0].amax(dim=(1, 2))
+    of_layer = probe.features[:18](backbone.to_input(flat))[0].amax(dim=(1, 2))
     target = Target(17, int(of_layer.argmin()))
     assert of_layer.min() < 0  # nothing passes its ReLU
-    raised = maximise_plain(probe, trunk, [target], flat, PlainSettings(num_steps=10, learning_rate=0.01))
+    raised = maximise_plain(probe, backbone, [target], flat, PlainSettings(num_steps=10, learning_rate=0.01))
     assert raised.reached > raised.start
 
 
-def test_a_batch_gives_the_pictures_that_its_targets_give_alone(probe, trunk):
-    targets, pictures = [CLASS, FILTER, Target(2, 1)], start(3)
-    together = maximise_plain(probe, trunk, targets, pictures, PlainSettings(num_steps=3))
+def test_a_batch_gives_the_images_that_its_targets_give_alone(probe, backbone):
+    targets, images = [CLASS, FILTER, Target(2, 1)], start(3)
+    together = maximise_plain(probe, backbone, targets, images, PlainSettings(num_steps=3))
     for i, target in enumerate(targets):
-        alone = maximise_plain(probe, trunk, [target], pictures[i : i + 1], PlainSettings(num_steps=3))
-        assert np.abs(together.pictures[i].astype(int) - alone.pictures[0]).mean() < 1
+        alone = maximise_plain(probe, backbone, [target], images[i : i + 1], PlainSettings(num_steps=3))
+        assert np.abs(together.images[i].astype(int) - alone.images[0]).mean() < 1
         assert together.reached[i] == pytest.approx(alone.reached[0], rel=1e-2)
 
 
-def test_a_seed_gives_the_same_picture(probe, trunk):
+def test_a_seed_gives_the_same_image(probe, backbone):
     def grown(seed):
-        return maximise_robustly(probe, trunk, [FILTER], RobustSettings(num_steps=3, seed=seed), size=SIZE).pictures
+        return maximise_robustly(probe, backbone, [FILTER], RobustSettings(num_steps=3, seed=seed), size=SIZE).images
 
     np.testing.assert_array_equal(grown(1), grown(1))
     assert (grown(1) != grown(2)).any()
-    np.testing.assert_array_equal(random_picture(SIZE, 3), random_picture(SIZE, 3))
-    assert (random_picture(SIZE, 3) != random_picture(SIZE, 4)).any()
+    np.testing.assert_array_equal(random_image(SIZE, 3), random_image(SIZE, 3))
+    assert (random_image(SIZE, 3) != random_image(SIZE, 4)).any()
 
 
-def test_random_pictures_are_integers_of_the_whole_range():
-    picture = random_picture(64, 0, 150, 180)
-    assert picture.dtype == np.uint8
-    assert (picture.min(), picture.max()) == (150, 180)
+def test_random_images_are_integers_of_the_whole_range():
+    image = random_image(64, 0, 150, 180)
+    assert image.dtype == np.uint8
+    assert (image.min(), image.max()) == (150, 180)
     with pytest.raises(ValueError, match="low and high must be in order and from 0 to 255; got 10 and 300"):
-        random_picture(SIZE, 0, 10, 300)
+        random_image(SIZE, 0, 10, 300)
 
 
-def test_grey_stays_grey_and_colour_is_free(probe, trunk):
+def test_grey_stays_grey_and_colour_is_free(probe, backbone):
     plain = PlainSettings(num_steps=2)
-    assert maximise_plain(probe, trunk, [CLASS], start(), plain).pictures.shape == (1, SIZE, SIZE)
-    coloured = maximise_plain(probe, trunk, [CLASS], start(channels=3), plain).pictures
+    assert maximise_plain(probe, backbone, [CLASS], start(), plain).images.shape == (1, SIZE, SIZE)
+    coloured = maximise_plain(probe, backbone, [CLASS], start(channels=3), plain).images
     assert coloured.shape == (1, SIZE, SIZE, 3)
     settings = RobustSettings(num_steps=2)
-    assert maximise_robustly(probe, trunk, [CLASS], settings, size=SIZE).pictures.shape == (1, SIZE, SIZE)
-    grown = maximise_robustly(probe, trunk, [CLASS], settings, size=SIZE, channels=3).pictures
+    assert maximise_robustly(probe, backbone, [CLASS], settings, size=SIZE).images.shape == (1, SIZE, SIZE)
+    grown = maximise_robustly(probe, backbone, [CLASS], settings, size=SIZE, channels=3).images
     assert np.ptp(grown.astype(int), axis=3).max() > 0
 
 
-def test_what_is_shown_has_the_activation_that_is_reported(probe, trunk):
-    raised = maximise_plain(probe, trunk, [FILTER], start(), PlainSettings(num_steps=30))
+def test_what_is_shown_has_the_activation_that_is_reported(probe, backbone):
+    raised = maximise_plain(probe, backbone, [FILTER], start(), PlainSettings(num_steps=30))
     assert raised.outside > 0
-    shown = activations(probe, trunk.to_input(raised.pictures), [FILTER])
+    shown = activations(probe, backbone.to_input(raised.images), [FILTER])
     assert raised.shown[0] == pytest.approx(float(shown[0]), rel=1e-3)
     assert raised.shown < raised.reached
 
 
-def test_the_first_step_of_the_plain_form_is_adams(probe, trunk):
+def test_the_first_step_of_the_plain_form_is_adams(probe, backbone):
     """Adam's first step is the rate times the gradient's sign: 0.1 times 57.63 grey levels."""
     flat = np.full((1, SIZE, SIZE), 127, np.uint8)
     x = torch.from_numpy(flat).float().requires_grad_()
-    activations(probe, trunk.to_input(x), [FILTER]).sum().backward()
-    moved = maximise_plain(probe, trunk, [FILTER], flat, PlainSettings(num_steps=1)).pictures.astype(float) - 127
+    activations(probe, backbone.to_input(x), [FILTER]).sum().backward()
+    moved = maximise_plain(probe, backbone, [FILTER], flat, PlainSettings(num_steps=1)).images.astype(float) - 127
     strong = x.grad.abs().numpy() > 1e-2
     np.testing.assert_allclose(moved[strong], (5.763 * x.grad.sign().numpy())[strong], atol=0.51)
 
@@ -307,10 +307,10 @@ def test_amplitude_falls_as_one_over_the_frequency():
 
 
 def test_shifting_and_scaling_by_nothing_changes_nothing():
-    pictures = torch.rand(2, 1, SIZE, SIZE)
-    torch.testing.assert_close(shift_and_scale(pictures, 0, 0), pictures, atol=1e-5, rtol=0)
-    moved = shift_and_scale(pictures, 0.2, 0.1, torch.Generator().manual_seed(0))
-    assert (moved - pictures).abs().max() > 0.1
+    images = torch.rand(2, 1, SIZE, SIZE)
+    torch.testing.assert_close(shift_and_scale(images, 0, 0), images, atol=1e-5, rtol=0)
+    moved = shift_and_scale(images, 0.2, 0.1, torch.Generator().manual_seed(0))
+    assert (moved - images).abs().max() > 0.1
     assert moved.min() >= 0 and moved.max() <= 1
 
 
@@ -332,22 +332,22 @@ def test_total_variation_and_mean_frequency_of_stripes():
         (Target(None, 10), "class must be an integer from 0 to 9; got 10"),
     ],
 )
-def test_a_target_that_does_not_exist_is_refused(target, message, probe, trunk, inputs):
+def test_a_target_that_does_not_exist_is_refused(target, message, probe, backbone, inputs):
     with pytest.raises(ValueError, match=message):
         activations(probe, inputs[:1], [target])
     with pytest.raises(ValueError, match=message):
-        maximise_plain(probe, trunk, [target], start(), PlainSettings())
+        maximise_plain(probe, backbone, [target], start(), PlainSettings())
 
 
-def test_wrong_shapes_and_settings_are_refused(probe, trunk, inputs):
+def test_wrong_shapes_and_settings_are_refused(probe, backbone, inputs):
     with pytest.raises(ValueError, match=r"inputs must have shape \(n, 3, size, size\).*got \(4, 1, 32, 32\)"):
         class_gradients(probe, inputs[:, :1], [0] * 4)
     with pytest.raises(ValueError, match=r"start must be uint8 of shape .* got float64, \(1, 32, 32\)"):
-        maximise_plain(probe, trunk, [CLASS], start().astype(float), PlainSettings())
+        maximise_plain(probe, backbone, [CLASS], start().astype(float), PlainSettings())
     with pytest.raises(ValueError, match=r"start must be .* got uint8, \(1, 32, 32, 1\)"):
-        maximise_plain(probe, trunk, [CLASS], start()[..., None], PlainSettings())
+        maximise_plain(probe, backbone, [CLASS], start()[..., None], PlainSettings())
     with pytest.raises(ValueError, match=r"channels must be 1 \(grey\) or 3 \(colour\); got 2"):
-        maximise_robustly(probe, trunk, [CLASS], RobustSettings(), size=SIZE, channels=2)
+        maximise_robustly(probe, backbone, [CLASS], RobustSettings(), size=SIZE, channels=2)
     with pytest.raises(ValueError, match=r"targets must be as many as inputs \(4\); got 1"):
         activations(probe, inputs, [CLASS])
     with pytest.raises(ValueError, match=r"classes must be as many as inputs \(4\); got 1"):
@@ -408,8 +408,8 @@ def test_reductions_over_the_channels():
 
 def test_guided_backpropagation_cuts_negative_gradients_at_every_relu(inputs):
     """Checked against a network of two layers, worked by hand."""
-    trunk = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU())
-    model = probe_of(assemble(_Layers(trunk), nn.Sequential(nn.Linear(2, 2, bias=False))))
+    backbone = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU())
+    model = probe_of(assemble(_Layers(backbone), nn.Sequential(nn.Linear(2, 2, bias=False))))
     with torch.no_grad():
         model.features[0].weight[:] = torch.tensor([[1.0, 0, 0], [0, 1, 0]])[..., None, None]
         model.classifier[0].weight[:] = torch.tensor([[2.0, -3.0], [0, 0]])
@@ -434,8 +434,8 @@ def test_smooth_gradients_without_noise_are_gradients_and_a_seed_repeats_them(pr
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_integrated_gradients_add_up_to_the_rise_of_the_logit_and_the_gap(probe, trunk, images, inputs):
-    black = trunk.to_input(np.zeros((1, 28, 28), np.uint8))
+def test_integrated_gradients_add_up_to_the_rise_of_the_logit_and_the_gap(probe, backbone, images, inputs):
+    black = backbone.to_input(np.zeros((1, 28, 28), np.uint8))
     found = integrated_gradients(probe, inputs, [0, 1, 2, 3], black, 20)
     torch.testing.assert_close(found.attributions.sum(dim=(1, 2, 3)), found.rise + found.gap, rtol=1e-3, atol=1e-3)
     unchanged = (inputs == black).all(dim=1)
@@ -495,28 +495,28 @@ def test_structural_similarity_is_the_published_formula_in_every_window():
     assert structural_similarity(a, a)[0] == pytest.approx(1)
 
 
-def test_deletion_and_insertion_share_their_ends_and_take_the_best_pixels_first(trunk, images):
+def test_deletion_and_insertion_share_their_ends_and_take_the_best_pixels_first(backbone, images):
     model = _Brightness()
     relevance = images.astype(float)
-    curves = deletion_and_insertion(model, trunk, images, [1] * 4, relevance, num_steps=4, seed=0)
+    curves = deletion_and_insertion(model, backbone, images, [1] * 4, relevance, num_steps=4, seed=0)
     np.testing.assert_allclose(curves.share, [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(curves.deletion[:, 0], curves.insertion[:, -1])
     np.testing.assert_allclose(curves.deletion[:, -1], curves.insertion[:, 0])
     assert (np.diff(curves.deletion) <= 1e-6).all() and (np.diff(curves.insertion) >= -1e-6).all()
-    worst = deletion_and_insertion(model, trunk, images, [1] * 4, -relevance, num_steps=4, seed=0)
+    worst = deletion_and_insertion(model, backbone, images, [1] * 4, -relevance, num_steps=4, seed=0)
     for best_area, worst_area, better in zip(curves.areas(), worst.areas(), (np.less, np.greater), strict=True):
         assert better(best_area, worst_area).all()
 
 
-def test_deletion_refuses_maps_of_another_shape(trunk, images):
+def test_deletion_refuses_maps_of_another_shape(backbone, images):
     with pytest.raises(
         ValueError, match=r"relevance must have the shape of images \(\(4, 28, 28\)\); got \(4, 32, 32\)"
     ):
-        deletion_and_insertion(_Brightness(), trunk, images, [1] * 4, np.zeros((4, 32, 32)), num_steps=2, seed=0)
+        deletion_and_insertion(_Brightness(), backbone, images, [1] * 4, np.zeros((4, 32, 32)), num_steps=2, seed=0)
 
 
 class _Brightness(nn.Module):
-    """Says class 1 the surer, the brighter the picture."""
+    """Says class 1 the surer, the brighter the image."""
 
     def __init__(self):
         super().__init__()

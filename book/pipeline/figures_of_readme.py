@@ -11,10 +11,10 @@ from book.pipeline.execute import code_cells_with_runs
 from book.pipeline.parameters import Profile
 from book.pipeline.project import BookError, Project
 
-_PICTURE = re.compile(r"!\[[^\]]*\]\((?P<path>results/figures/(?P<name>[\w-]+)\.svg)\)")
+_FIGURE = re.compile(r"!\[[^\]]*\]\((?P<path>results/figures/(?P<name>[\w-]+)\.svg)\)")
 
 
-def publish_pictures(project: Project, profile: Profile, root: Path) -> list[Path]:
+def publish_figures(project: Project, profile: Profile, root: Path) -> list[Path]:
     """Write each ``results/figures/NAME.svg`` that the README shows, from the figure of that name in the results.
 
     Parameters
@@ -37,7 +37,7 @@ def publish_pictures(project: Project, profile: Profile, root: Path) -> list[Pat
         If no chapter has a figure of that name.
     """
     readme = (project.root / "README.md").read_text(encoding="utf-8")
-    shown = {match["path"]: match["name"] for match in _PICTURE.finditer(readme)}
+    shown = {match["path"]: match["name"] for match in _FIGURE.finditer(readme)}
     figures = _figures(project, profile)
     for path, name in shown.items():
         if name not in figures:
