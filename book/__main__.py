@@ -15,6 +15,7 @@ from book.pipeline.parameters import Profile, load_profile, read_overrides, run_
 from book.pipeline.plan import left_by_rerun, rerun, run_one, update
 from book.pipeline.project import BookError, Project, load_project
 from book.pipeline.render import render
+from book.pipeline.restamp import restamp
 from book.pipeline.submission import make_submission
 
 
@@ -76,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter of the chapter; may be given several times",
     )
 
+    stamp = commands.add_parser(
+        "restamp", help="give full results the keys of the current sources, if these leave every quick result as it was"
+    )
+    stamp.set_defaults(command=_restamp)
+    stamp.add_argument("--from", dest="commit", required=True, metavar="COMMIT", help="where the results were fresh")
+    stamp.add_argument("--why", required=True, metavar="TEXT", help="the reason, for the record")
+
     submission = commands.add_parser("submission", help="make the archive to hand in from a finished full build")
     submission.set_defaults(command=_submission)
     submission.add_argument("name", metavar="NAME", help="the roll number")
@@ -135,6 +143,12 @@ def _run(root: Path, options: argparse.Namespace) -> int:
     values = read_overrides(chapter, options.parameters)
     status = run_one(project, run_profile(project, chapter, values), chapter)
     print(status.result)
+    return 0
+
+
+def _restamp(root: Path, options: argparse.Namespace) -> int:
+    stamped = restamp(load_project(root), options.commit, options.why)
+    print(f"restamped: {', '.join(chapter.name for chapter in stamped) or 'nothing, all results are fresh'}")
     return 0
 
 
