@@ -160,7 +160,7 @@ def _add_execution_options(command: argparse.ArgumentParser) -> None:
 class _HelpOfChapter(argparse.Action):
     """Shows the help of ``run``, with the parameters of the chapter if one is named before."""
 
-    def __init__(self, option_strings: list[str], dest: str, root: Path, help: str) -> None:  # noqa: A002
+    def __init__(self, option_strings: list[str], dest: str, root: Path, help: str) -> None:
         super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
         self.root = root
 

@@ -1,9 +1,13 @@
 """Run one chapter with papermill and store its result, or leave everything as it was.
 
 The kernel works in the project's root, in an environment of its own (see `book.pipeline.kernel`). These variables tell
-a chapter what it can't know: ``BOOK_MODELS``, an empty folder for the files that others read; ``BOOK_NEEDS``, where the
-results of the chapters are that it needs; ``BOOK_PROGRESS``, see `book.pipeline.progress_bars`; ``BOOK_COSTS``, a file
-for what its cached steps cost; and ``BOOK_WORKERS``, ``BOOK_SCHEDULER``, ``BOOK_DEVICE``, where and how fast to compute.
+a chapter what it can't know:
+
+- ``BOOK_MODELS``, an empty folder for the files that others read;
+- ``BOOK_NEEDS``, where the results of the chapters are that it needs;
+- ``BOOK_PROGRESS``, see `book.pipeline.progress_bars`;
+- ``BOOK_COSTS``, a file for what its cached steps cost;
+- ``BOOK_WORKERS``, ``BOOK_SCHEDULER`` and ``BOOK_DEVICE``, where and how fast to compute.
 """
 
 from __future__ import annotations
@@ -226,7 +230,8 @@ def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> No
         traceback = _plain(chr(10).join(error.traceback))
         if NO_SPACE in traceback:
             raise ChapterError(
-                f"{where}: no room is left on the disk of {build.root}; the last result is kept; make room and run it again"
+                f"{where}: no room is left on the disk of {build.root}; the last result is kept; "
+                "make room and run it again"
             ) from None
         raise ChapterError(f"{where} failed\n{traceback}") from None
     except DeadKernelError:

@@ -1,7 +1,7 @@
 """Parameters: what a profile or a command line overrides, checked before anything runs.
 
-A chapter's parameters cell holds the values of the full profile, its front matter those of the quick profile (``quick``)
-and what each may be (``parameters``, see `book.constraints`).
+A chapter's parameters cell holds the values of the full profile, its front matter those of the quick profile
+(``quick``) and what each may be (``parameters``, see `book.constraints`).
 """
 
 from __future__ import annotations

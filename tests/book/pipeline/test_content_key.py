@@ -7,20 +7,21 @@ import pytest
 from small_project import edit
 
 from book.pipeline.content_key import external_imports, project_modules, seal_of, statuses
-from book.pipeline.parameters import Profile, load_profile
+from book.files import sha256_of
+from book.pipeline.parameters import load_build
 from book.pipeline.project import BookError, load_project
 
 
 def keys(root):
     project = load_project(root)
-    return {name: status.key for name, status in statuses(project, load_profile(project, "full")).items()}
+    return {name: status.key for name, status in statuses(load_build(project, "full")).items()}
 
 
 def publish(root, models=None):
     """Store results as if every chapter had run, and the first had left some files."""
     project = load_project(root)
     for name in ("first", "second"):
-        status = statuses(project, load_profile(project, "full"))[name]
+        status = statuses(load_build(project, "full"))[name]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
         notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
         record = {
@@ -37,7 +38,7 @@ def publish(root, models=None):
 
 def reasons(root):
     project = load_project(root)
-    return {name: status.reasons for name, status in statuses(project, load_profile(project, "full")).items()}
+    return {name: status.reasons for name, status in statuses(load_build(project, "full")).items()}
 
 
 def test_prose_and_titles_are_not_in_the_key(root):
@@ -163,7 +164,7 @@ def test_a_chapter_that_never_ran_and_a_notebook_from_elsewhere_are_stale(root):
 
 def test_an_override_of_the_profile_is_in_the_key(root):
     project = load_project(root)
-    full, quick = (statuses(project, load_profile(project, name)) for name in ("full", "quick"))
+    full, quick = (statuses(load_build(project, name)) for name in ("full", "quick"))
     assert full["first"].key != quick["first"].key
 
 
@@ -206,8 +207,7 @@ def test_a_derived_value_in_the_parameters_cell_is_refused(root):
 
 def test_the_published_results_are_those_of_the_full_profile(root):
     project = load_project(root)
-    full, quick = load_profile(project, "full"), load_profile(project, "quick")
-    assert isinstance(full, Profile)
+    full, quick = load_build(project, "full"), load_build(project, "quick")
     assert full.results.as_posix() == "results"
     assert quick.results.as_posix() == "_build/quick/results"
 
@@ -343,7 +343,7 @@ def test_requirements_that_can_not_be_read_are_reported_with_their_place(root, c
 
 def _statuses(root):
     project = load_project(root)
-    return statuses(project, load_profile(project, "full"))
+    return statuses(load_build(project, "full"))
 
 
 def _publish_first(root, models):
