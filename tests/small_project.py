@@ -127,11 +127,11 @@ num_epochs = 3
 ```
 
 ```{code-cell} ipython3
-import json
 import os
+from json import loads
 from pathlib import Path
 
-results = json.loads(os.environ["BOOK_NEEDS"])["first"]
+results = loads(os.environ["BOOK_NEEDS"])["first"]
 total = float(Path(results, "models", "first", "total.txt").read_text())
 total * num_epochs
 ```

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from small_project import edit
 
+from book.files import checksums_of
 from book.pipeline.content_key import external_imports, project_modules, seal_of, statuses
-from book.files import sha256_of
 from book.pipeline.parameters import load_build
 from book.pipeline.project import BookError, load_project
 
@@ -27,13 +27,22 @@ def publish(root, models=None):
         record = {
             "key": status.key,
             "components": status.components,
-            "models": (models or {"total.txt": "1"}) if name == "first" else {},
+            "models": _write_models(status, models or {"total.txt": "1"}) if name == "first" else {},
             "cost": {"wall_seconds": 60, "steps": [{"found": True, "wall_seconds": 30}]},
         }
         notebook.metadata["book"] = record
         notebook.metadata["book"]["digest"] = seal_of(notebook)
         status.result.parent.mkdir(exist_ok=True)
         nbformat.write(notebook, status.result)
+
+
+def _write_models(status, texts):
+    """Write files that a chapter leaves for others, and return their checksums."""
+    folder = status.result.parent / "models" / status.chapter.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return checksums_of(folder)
 
 
 def reasons(root):
@@ -120,8 +129,6 @@ def test_the_key_does_not_depend_on_where_the_project_lies(root, tmp_path):
         ("book/chapters/first.md", "tags: [hide-input]", "tags: [raises-exception]", "code cells changed"),
         ("book/chapters/first.md", "plt.show()", "fig;", "code cells changed"),
         ("book/chapters/first.md", "num_epochs = 3", "num_epochs = 4", "parameter num_epochs changed"),
-        ("book/chapters/first.md", "clip = None\n", "clip = None\nmore = 1\n", "parameter more is new"),
-        ("book/chapters/first.md", "seed = 7\n", "", "parameter seed is gone"),
         ("package/__init__.py", "A package.", 'A package."""\nONE = 1\n"""', "package/__init__.py changed"),
         ("package/compute.py", "(a, b):", "(a, *, b):", "package/compute.py changed"),
         ("package/helper.py", "+ ZERO", "- ZERO", "package/helper.py changed"),
@@ -208,8 +215,8 @@ def test_a_derived_value_in_the_parameters_cell_is_refused(root):
 def test_the_published_results_are_those_of_the_full_profile(root):
     project = load_project(root)
     full, quick = load_build(project, "full"), load_build(project, "quick")
-    assert full.results.as_posix() == "results"
-    assert quick.results.as_posix() == "_build/quick/results"
+    assert full.results == root / "results"
+    assert quick.results == root / "_build/quick/results"
 
 
 def test_a_chapter_that_needs_a_stale_one_waits_for_it_and_is_fresh_if_that_leaves_the_same_files(root):
@@ -269,6 +276,17 @@ def test_a_result_that_is_not_what_was_written_is_damaged(root, damage):
     path.write_text(damage(text))
     status = _statuses(root)["first"]
     assert status.reasons == ["first.ipynb is damaged"]
+    assert status.is_damaged
+
+
+@pytest.mark.parametrize("text", ["2", None])
+def test_a_model_that_is_not_what_was_recorded_is_damage_and_a_reason(root, text):
+    publish(root)
+    path = root / "results/models/first/total.txt"
+    path.unlink() if text is None else path.write_text(text)
+    status = _statuses(root)["first"]
+    state = "is missing" if text is None else "is not what was recorded"
+    assert status.reasons == [f"its model total.txt {state}"]
     assert status.is_damaged
 
 
@@ -350,3 +368,10 @@ def _publish_first(root, models):
     second = (root / "results/second.ipynb").read_bytes()
     publish(root, models)
     (root / "results/second.ipynb").write_bytes(second)
+
+
+def test_a_parameter_that_comes_or_goes_is_a_reason(root):
+    publish(root)
+    edit(root / "book/chapters/first.md", "seed = 7\n", "more = 7\n")
+    edit(root / "book/chapters/first.md", "    seed: {", "    more: {")
+    assert reasons(root)["first"] == ["parameter more is new", "parameter seed is gone"]
