@@ -43,13 +43,12 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     root = (root or Path(__file__).parents[1]).resolve()
     # Whoever stops the process by a signal, or closes its terminal, wants the kernels ended as well, as after Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+        number = getattr(signal, name, None)
+        # nohup has the terminal's end ignored, and that stays.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
-        options = _parser(root).parse_args(_protected(sys.argv[1:] if arguments is None else arguments))
-        code = options.command(root, options)
-        sys.stdout.flush()
-        return code
+        return _do(root, sys.argv[1:] if arguments is None else arguments)
     except BookError as error:
         return _failed(str(error))
     except LockedError as error:
@@ -64,6 +63,15 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
         place = f" in {interrupt}" if str(interrupt) else ""
         print(f"\ninterrupted{place}; the next build takes up from there", file=sys.stderr)
         return 130
+
+
+def _do(root: Path, arguments: list[str]) -> int:
+    try:
+        options = _parser(root).parse_args(_protected(arguments))
+        return options.command(root, options)
+    finally:
+        # Here, where a reader that has gone is noticed, and not at the end of the process.
+        sys.stdout.flush()
 
 
 def _failed(message: str) -> int:

@@ -275,8 +275,8 @@ def _read(result: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    OSError
+        If there is no such file, or it can't be read.
     _DamagedResultError
         If the notebook is not as the pipeline wrote it.
     """
@@ -285,7 +285,7 @@ def _read(result: Path) -> dict[str, Any]:
         record = notebook.metadata.get("book", {})
         is_sealed = record != {} and record.get("digest") is not None
         is_whole = not is_sealed or record["digest"] == seal_of(notebook)
-    except FileNotFoundError:
+    except OSError:
         raise
     except Exception:  # nbformat raises whatever it meets in something that is no notebook
         is_whole = False

@@ -29,6 +29,14 @@ class ProcessTree:
         """The processor time of all processes together."""
         return sum(self._seconds.values())
 
+    def kill_remaining(self) -> None:
+        """End what was seen and still runs, such as a service in a session of its own."""
+        for pid, created in self._seconds:
+            with suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if process.create_time() == created:
+                    process.kill()
+
     def look(self, pid: int) -> None:
         """Take down what the process and its descendants have used so far."""
         with suppress(psutil.Error):

@@ -13,6 +13,7 @@ a chapter what it can't know:
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -95,6 +96,7 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
     """
     chapter = status.chapter
     check_loopback()
+    _check_writable(status.result.parent)
     folder = build.project.build / "kernel"
     remove_leftovers(folder)
     models = folder / "models" / chapter.name
@@ -128,7 +130,11 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
             on_look=lambda: kernel.pid and usage.look(kernel.pid),
         ) as progress,
     ):
-        executed = _run(build, status, kernel, progress)
+        try:
+            executed = _run(build, status, kernel, progress)
+        finally:
+            kernel.end()
+            usage.kill_remaining()
     wall_seconds = time.monotonic() - started
     if printed := kernel.printed_by_libraries():
         print(f"{chapter.name}: a library printed, past the page:\n{printed[-2000:]}", file=sys.stderr, flush=True)
@@ -156,6 +162,13 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
     store_result(build, status, executed, models)
     shutil.rmtree(folder / "models", ignore_errors=True)
     costs.unlink(missing_ok=True)
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail before the work instead of after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _steps(costs: Path) -> list[dict[str, Any]]:

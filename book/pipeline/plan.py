@@ -159,11 +159,10 @@ def _execute(
     build: Build, chosen: dict[str, str], options: ExecutionOptions | None, always: list[str]
 ) -> list[Chapter]:
     ran = []
-    before = statuses(build)
     for name, reason in chosen.items():
         # What the chapters that it needs left is known only now.
-        status = statuses(build)[name] if ran else before[name]
-        if before[name].waits_for_needs and status.is_fresh and name not in always:
+        status = statuses(build)[name]
+        if status.is_fresh and name not in always:
             print(f"{name}: fresh after all, what it reads came out as it was", file=sys.stderr, flush=True)
             continue
         print(f"{name}: running ({reason})", file=sys.stderr, flush=True)

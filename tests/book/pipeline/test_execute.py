@@ -70,7 +70,7 @@ def test_status_lists_fresh_and_stale_chapters_and_tells_by_its_exit_code(change
     assert capsys.readouterr().out == "first   fresh\nsecond  fresh\n"
     edit(changed / "package/helper.py", "+ ZERO", "- ZERO")
     assert main(["status"], changed) == 1
-    assert "first   stale: package/helper.py changed\n" in capsys.readouterr().out
+    assert "first   stale: package/helper.py changed (about " in capsys.readouterr().out
 
 
 def test_an_executed_notebook_records_how_it_was_made(built):
@@ -200,7 +200,7 @@ def test_whatever_ends_the_pipeline_ends_the_kernel_and_its_workers_and_leaves_t
         process.wait(timeout=120)
     finally:
         process.kill()
-    assert not psutil.wait_procs(descendants, timeout=5)[1], "the kernel or a process that it started goes on"
+    assert not psutil.wait_procs(descendants, timeout=3)[1], "the kernel or a process that it started goes on"
     error = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in error
@@ -217,6 +217,25 @@ def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):
     assert main(["run", "second"], changed) == 0
     pid = int((changed / "pid").read_text())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_in_a_session_of_its_own_is_ended_as_well(changed):
+    leave = (
+        "import subprocess, time; child = subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(1); "
+    )
+    edit(changed / "book/chapters/second.md", "total * num_epochs", leave + "Path('pid').write_text(str(child.pid))")
+    assert main(["run", "second"], changed) == 0
+    pid = int((changed / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_without_a_loopback_interface_the_remedy_is_named(changed, capsys, monkeypatch):
+    def refuse(*_):
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr("socket.create_server", refuse)
+    assert main(["run", "second"], changed) == 1
+    assert "127.0.0.1, through which the kernel is reached, can't be used" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -239,7 +258,7 @@ def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypat
     for path, text in {
         "package/__init__.py": "",
         "package/compute.py": "def add(a, b):\n    return 0\n",
-        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'last_expr_or_assign'",
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'all'",
         "matplotlib/matplotlibrc": "text.color: white\nlines.linewidth: 9\n",
         "kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "Python 3", "language": "python"}',
         "start.py": "raise SystemExit(1)",
@@ -356,6 +375,6 @@ def test_a_folder_where_a_file_belongs_or_a_file_where_a_folder_does_is_named(ro
 
 
 def test_a_closed_pipe_is_no_traceback(built):
-    command = f"{sys.executable} -m book run first --help | true"
+    command = f"{sys.executable} -m book run fashion_mnist --help | true"
     run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.stderr == ""
