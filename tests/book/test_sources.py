@@ -361,7 +361,7 @@ def test_the_canonical_form_of_a_statement_is_part_of_that_of_what_holds_it():
 
 
 def all_components():
-    return {c.name: components_of(ROOT, c, c.parameters, dict.fromkeys(c.needs, {})) for c in PROJECT.executable}
+    return {c.name: components_of(ROOT, c, c.parameters, {n: {} for n in c.needs}) for c in PROJECT.executable}
 
 
 @functools.cache
