@@ -29,9 +29,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from book.files import checksums_of, write_atomically
+from book.pipeline.build import Build
 from book.pipeline.content_key import Status, recorded, seal_of, statuses
-from book.pipeline.parameters import load_profile
-from book.pipeline.project import BookError, Chapter, Project, tags_of
+from book.pipeline.errors import BookError
+from book.pipeline.project import Chapter, Project, tags_of
 
 # Where something differs: the cell or "files", the output, its type, the word.
 Place = tuple[str | int, ...]
@@ -44,7 +45,7 @@ from pathlib import Path
 from book.__main__ import main
 sys.exit(main(["build", "--profile", "quick", "--no-render"], Path.cwd()))
 """
-# For a commit whose command line does not know --no-render.
+# For a commit from before the command line knew --no-render.
 _UPDATE = """
 from pathlib import Path
 from book.pipeline.parameters import load_profile
@@ -65,13 +66,13 @@ _BINARY = ("image/png", "image/jpeg", "application/pdf")
 _WORDS = re.compile(r"[-+.\w]+|[^-+.\w]+")
 
 
-def restamp(project: Project, commit: str, why: str) -> list[Chapter]:
-    """Restamp the stale results of the full profile, if the sources leave every quick result as it was.
+def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
+    """Give stale results the key of the current sources, if these leave every quick result as it was.
 
     Parameters
     ----------
-    project : Project
-        The checkout.
+    build : Build
+        The full profile.
     commit : str
         A commit at which the full results were fresh, and are those that are stored now.
     why : str
@@ -90,15 +91,15 @@ def restamp(project: Project, commit: str, why: str) -> list[Chapter]:
     """
     if not why.strip():
         raise BookError("--why must be a reason for the record; got nothing")
-    found = statuses(project, load_profile(project, "full"))
-    stale = [status for status in found.values() if not status.is_fresh]
+    project = build.project
+    stale = [status for status in statuses(build).values() if not status.is_fresh]
     if not stale:
         return []
     name = _git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
     if not name:
         raise BookError(f"--from must be a commit of this repository; got {commit}")
     with _worktree(project, name) as before:
-        _check_stored_results(project, before, stale, commit)
+        _check_stored_results(build, before, stale, commit)
         with _snapshot(project) as now:
             print(f"running the quick profile at {commit} and from the current sources", file=sys.stderr, flush=True)
             _run_quick(before)
@@ -110,21 +111,28 @@ def restamp(project: Project, commit: str, why: str) -> list[Chapter]:
     return [status.chapter for status in stale]
 
 
-def _check_stored_results(project: Project, before: Path, stale: list[Status], commit: str) -> None:
+def _check_stored_results(build: Build, before: Path, stale: list[Status], commit: str) -> None:
     """Check that the stored results are those of the commit, fresh there, and made with today's parameters."""
     run = _python(before, _STATUS)
     if run.returncode != 0:
         raise BookError(f"the full results were not fresh at {commit}:\n{run.stdout.strip()}")
-    profile = load_profile(project, "full")
     for status in stale:
-        name = status.result.relative_to(project.root)
+        name = status.result.relative_to(build.root)
         there = before / name
         if status.is_damaged:
             raise BookError(f"{name} is damaged; restore it: git checkout -- {name}")
         if not status.result.is_file() or not there.is_file() or _seal(status.result) != _seal(there):
             raise BookError(f"{status.chapter.name}: the stored result is not that of {commit}")
-        made_with = _record(status.result)["parameters"]
-        wanted = profile.parameters(status.chapter)
+        present = checksums_of(build.models_of(status.chapter))
+        damaged = [model for model, checksum in status.models.items() if present.get(model) != checksum]
+        if damaged:
+            folder = build.models_of(status.chapter).relative_to(build.root)
+            raise BookError(f"{folder}/{damaged[0]} is damaged; restore it: git checkout -- {folder}")
+        record = _record(status.result)
+        if "models" not in record:
+            raise BookError(f"{status.chapter.name}: the stored result does not say what it left for others; run it")
+        made_with = record["parameters"]
+        wanted = build.parameters(status.chapter)
         different = [
             f"{name} must be {made_with.get(name)!r}; got {wanted.get(name)!r}"
             for name in sorted(made_with.keys() | wanted.keys())
