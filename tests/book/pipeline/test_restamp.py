@@ -1,10 +1,12 @@
 """Restamping: stored results get the current keys only where the sources leave every quick result as it was."""
 
+import shutil
 import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
-from small_project import edit
+from small_project import edit, make_project
 
 from book.__main__ import main
 from book.pipeline import restamp as restamping
@@ -18,15 +20,21 @@ from book.pipeline.restamp import restamp
 OUTPUT = {"output_type": "stream", "name": "stdout", "text": "a 1.5 b 2"}
 
 
-@pytest.fixture
-def published(root):
-    """The small project with its full results in git, which prints a time beside a number that is always the same."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """The small project with its full results in git, which prints a random word beside a number."""
+    root = make_project(tmp_path_factory.mktemp("restamp") / "project")
     edit(root / "book/chapters/first.md", 'print("total", total)', 'print("total", total, "at", os.urandom(4).hex())')
     update(build_of(root))
     (root / ".gitignore").write_text("_build/\n__pycache__/\n")
     _git(root, "init", "--quiet")
     _commit(root)
     return root
+
+
+@pytest.fixture
+def published(template, tmp_path):
+    return Path(shutil.copytree(template, tmp_path / "project"))
 
 
 def test_a_refactoring_that_leaves_every_output_restamps_and_says_so(published):
