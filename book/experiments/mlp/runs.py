@@ -253,7 +253,8 @@ def _train_network(hyperparameters, samples, checkpoint_epochs, folder, progress
     network = NeuralNetwork(len(hyperparameters["layer_sizes"]), **hyperparameters)
     epochs = saved_epochs(network.num_epochs, checkpoint_epochs)
     finished = _load_last_checkpoint(network, folder, epochs)
-    progress.advance(finished, "from a checkpoint")
+    if finished:
+        progress.advance(finished, "from a checkpoint")
 
     def save(network: NeuralNetwork, epoch: int) -> None:
         if epoch in epochs:

@@ -19,6 +19,8 @@ joblib distributes the work. Its backend for Ray isn't supported.
 
 import io
 import os
+import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -120,7 +122,11 @@ def parallel() -> Iterator[None]:
             with joblib.parallel_config("dask", client=client), one_thread():
                 yield
         return
-    options = {"initializer": _set_up_worker, "initargs": (os.getpid(),)}
+    options = {
+        "temp_folder": os.environ.get("JOBLIB_TEMP_FOLDER") or tempfile.gettempdir(),
+        "initializer": _set_up_worker,
+        "initargs": (os.getpid(),),
+    }
     with (
         joblib.parallel_config("loky", n_jobs=workers(), max_nbytes=None, inner_max_num_threads=1, **options),
         one_thread(),
@@ -131,8 +137,6 @@ def parallel() -> Iterator[None]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let BLAS and OpenMP compute on one thread within the block, and PyTorch where it is loaded."""
-    import sys
-
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
     with threadpool_limits(limits=1):
