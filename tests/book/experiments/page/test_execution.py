@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -106,9 +107,9 @@ with parallel():
 def test_workers_end_with_the_process_that_started_them():
     environment = os.environ | {"PYTHONPATH": str(ROOT), "BOOK_WORKERS": "2"}
     process = subprocess.Popen([sys.executable, "-c", SLEEPERS], env=environment)
+    children = []
     try:
         deadline = time.monotonic() + 60
-        children = []
         while len(children) < 3:  # two workers and the tracker of resources
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -119,7 +120,9 @@ def test_workers_end_with_the_process_that_started_them():
         _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
     finally:
-        process.kill()
+        for one in (process, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def test_the_archive_of_the_project_is_the_same_each_time():
