@@ -87,7 +87,7 @@ def tiled(images: Sequence[np.ndarray], columns: int, gap: int = 2, fill: float 
 
 
 def feature_map_figure(outputs: Sequence[LayerOutput], columns: int = 6) -> Figure:
-    """Draw the four feature maps with the highest mean of every layer, each layer's values divided by its largest absolute value."""
+    """Draw the four feature maps of every layer with the highest mean, each layer divided by its largest value."""
     sheets, titles = [], []
     for output in outputs:
         strongest = output.strongest(4)

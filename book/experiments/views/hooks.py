@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +119,7 @@ def check_inputs(inputs: torch.Tensor) -> None:
 
 
 def check_one_per_image(model: VGG, inputs: torch.Tensor, name: str, values: Sequence) -> None:
-    """Raise a ValueError unless the inputs fit, the model is in evaluation mode, and there is a value for each image."""
+    """Raise a ValueError unless the model is in evaluation mode, the inputs fit and each image has a value."""
     check_inputs(inputs)
     check_that(not model.training, "model.training", "False, evaluation mode", model.training)
     check_that(len(values) == len(inputs), f"len({name})", f"that of inputs, {len(inputs)}", len(values))

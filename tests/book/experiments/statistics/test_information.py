@@ -103,5 +103,5 @@ def test_distributions_over_different_classes_are_refused(function):
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan"), "0.1", True, None])
 def test_smoothing_outside_its_range_is_refused(smoothing):
-    with pytest.raises(ValueError, match="smoothing must be a finite number .*; got"):
+    with pytest.raises(ValueError, match="smoothing must be a finite number at least 0 and at most 1; got"):
         smooth_labels(np.array([0, 1]), 2, smoothing)
