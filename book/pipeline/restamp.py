@@ -45,7 +45,7 @@ from pathlib import Path
 from book.__main__ import main
 sys.exit(main(["build", "--profile", "quick", "--no-render"], Path.cwd()))
 """
-# For a commit whose command line does not know --no-render.
+# For a commit from before the command line knew --no-render.
 _UPDATE = """
 from pathlib import Path
 from book.pipeline.parameters import load_profile
@@ -67,7 +67,7 @@ _WORDS = re.compile(r"[-+.\w]+|[^-+.\w]+")
 
 
 def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
-    """Restamp the stale results of the full profile, if the sources leave every quick result as it was.
+    """Give stale results the key of the current sources, if these leave every quick result as it was.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
     """
     if not why.strip():
         raise BookError("--why must be a reason for the record; got nothing")
-    project, found = build.project, statuses(build)
-    stale = [status for status in found.values() if not status.is_fresh]
+    project = build.project
+    stale = [status for status in statuses(build).values() if not status.is_fresh]
     if not stale:
         return []
     name = _git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
@@ -123,7 +123,15 @@ def _check_stored_results(build: Build, before: Path, stale: list[Status], commi
             raise BookError(f"{name} is damaged; restore it: git checkout -- {name}")
         if not status.result.is_file() or not there.is_file() or _seal(status.result) != _seal(there):
             raise BookError(f"{status.chapter.name}: the stored result is not that of {commit}")
-        made_with = _record(status.result)["parameters"]
+        present = checksums_of(build.models_of(status.chapter))
+        damaged = [model for model, checksum in status.models.items() if present.get(model) != checksum]
+        if damaged:
+            folder = build.models_of(status.chapter).relative_to(build.root)
+            raise BookError(f"{folder}/{damaged[0]} is damaged; restore it: git checkout -- {folder}")
+        record = _record(status.result)
+        if "models" not in record:
+            raise BookError(f"{status.chapter.name}: the stored result does not say what it left for others; run it")
+        made_with = record["parameters"]
         wanted = build.parameters(status.chapter)
         different = [
             f"{name} must be {made_with.get(name)!r}; got {wanted.get(name)!r}"

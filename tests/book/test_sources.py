@@ -361,7 +361,7 @@ def test_the_canonical_form_of_a_statement_is_part_of_that_of_what_holds_it():
 
 
 def all_components():
-    return {c.name: components_of(ROOT, c, c.parameters, dict.fromkeys(c.needs, {})) for c in PROJECT.executable}
+    return {c.name: components_of(ROOT, c, c.parameters, {n: {} for n in c.needs}) for c in PROJECT.executable}
 
 
 @functools.cache
@@ -391,6 +391,36 @@ def test_a_mutation_of_a_module_changes_the_keys_of_exactly_the_chapters_that_im
     importing = {chapter.name for chapter in PROJECT.executable if ROOT / module in project_modules(ROOT, chapter)}
     assert importing
     assert changed_components(before, all_components()) == {name: {module} for name in importing}
+
+
+def test_a_mutation_of_every_module_at_once_changes_exactly_what_each_chapter_imports(monkeypatch):
+    before = components_now()
+    read = sources.read_source
+    monkeypatch.setattr(sources, "read_source", lambda path: read(path) + "\nmutated = 1")
+    imported = {
+        chapter.name: {path.relative_to(ROOT).as_posix() for path in project_modules(ROOT, chapter)}
+        for chapter in PROJECT.executable
+    }
+    assert changed_components(before, all_components()) == imported
+
+
+def test_all_modules_that_importing_runs_are_found():
+    chapter = PROJECT.chapter("scikit_learn")
+    statements = [
+        ast.unparse(node)
+        for source, _ in cells_of("scikit_learn")
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    script = (
+        "import sys\n"
+        + "\n".join(statements)
+        + ("\nprint(*sorted(str(m.__file__) for m in sys.modules.values() if getattr(m, '__file__', None)), sep='\\n')")
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = {path for path in map(Path, run.stdout.splitlines()) if path in MODULES}
+    assert len(ours) > 10
+    assert ours <= set(project_modules(ROOT, chapter))
 
 
 @pytest.mark.parametrize(

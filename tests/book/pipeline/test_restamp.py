@@ -1,32 +1,40 @@
 """Restamping: stored results get the current keys only where the sources leave every quick result as it was."""
 
+import shutil
 import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
-from small_project import edit
+from small_project import edit, make_project
 
 from book.__main__ import main
 from book.pipeline import restamp as restamping
 from book.pipeline.content_key import recorded, statuses
+from book.pipeline.errors import BookError
 from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
-from book.pipeline.project import BookError, load_project
+from book.pipeline.project import load_project
 from book.pipeline.restamp import restamp
 
 OUTPUT = {"output_type": "stream", "name": "stdout", "text": "a 1.5 b 2"}
 
 
-@pytest.fixture
-def published(root):
-    """The small project with its full results in git, which prints a time beside a number that is always the same."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """The small project with its full results in git, which prints a random word beside a number."""
+    root = make_project(tmp_path_factory.mktemp("restamp") / "project")
     edit(root / "book/chapters/first.md", 'print("total", total)', 'print("total", total, "at", os.urandom(4).hex())')
-    project = load_project(root)
-    update(load_build(project, "full"))
+    update(build_of(root))
     (root / ".gitignore").write_text("_build/\n__pycache__/\n")
     _git(root, "init", "--quiet")
     _commit(root)
     return root
+
+
+@pytest.fixture
+def published(template, tmp_path):
+    return Path(shutil.copytree(template, tmp_path / "project"))
 
 
 def test_a_refactoring_that_leaves_every_output_restamps_and_says_so(published):
@@ -52,7 +60,7 @@ def test_a_change_of_an_output_or_a_file_is_refused_with_the_chapter_and_the_cel
     edit(published / "book/chapters/first.md", '"| a | b |', '"| a | c |')
     before = (published / "results/first.ipynb").read_bytes()
     with pytest.raises(BookError) as refusal:
-        restamp(load_build(load_project(published), "full"), "HEAD", "no reason")
+        restamp(build_of(published), "HEAD", "no reason")
     table = "output 2 'table', application/papermill.record/text/markdown"
     assert str(refusal.value).splitlines() == [
         "the quick results are not those of HEAD; they differ in",
@@ -65,37 +73,39 @@ def test_a_change_of_an_output_or_a_file_is_refused_with_the_chapter_and_the_cel
 
 def test_what_can_be_refused_without_a_run_is(published, monkeypatch):
     monkeypatch.setattr(restamping, "_run_quick", lambda root: pytest.fail("a run"))
-    project = load_project(published)
-    assert restamp(load_build(project, "full"), "HEAD", "all fresh") == []
+    assert restamp(build_of(published), "HEAD", "all fresh") == []
     edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
     with pytest.raises(BookError, match="--from must be a commit of this repository; got nowhere"):
-        restamp(load_build(project, "full"), "nowhere", "a reason")
+        restamp(build_of(published), "nowhere", "a reason")
     with pytest.raises(BookError, match="--why must be a reason"):
-        restamp(load_build(project, "full"), "HEAD", " ")
+        restamp(build_of(published), "HEAD", " ")
     edit(published / "book/chapters/first.md", "learning_rate = 0.5", "learning_rate = 0.25")
     message = "first: the stored result has other parameters: learning_rate must be 0.5; got 0.25"
     with pytest.raises(BookError, match=message):
-        restamp(load_build(load_project(published), "full"), "HEAD", "a reason")
+        restamp(build_of(published), "HEAD", "a reason")
     _commit(published)
     with pytest.raises(
         BookError, match=r"(?s)the full results were not fresh at HEAD:.*parameter learning_rate changed"
     ):
-        restamp(load_build(load_project(published), "full"), "HEAD", "a reason")
+        restamp(build_of(published), "HEAD", "a reason")
 
 
 def test_a_result_that_is_not_that_of_the_commit_is_refused(published, monkeypatch):
     monkeypatch.setattr(restamping, "_run_quick", lambda root: pytest.fail("a run"))
     edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
-    project = load_project(published)
-    update(load_build(project, "full"))
+    update(build_of(published))
     edit(published / "package/helper.py", "ZERO + a + b", "ZERO + (a + b)")
     with pytest.raises(BookError, match="first: the stored result is not that of HEAD"):
-        restamp(load_build(project, "full"), "HEAD", "a reason")
+        restamp(build_of(published), "HEAD", "a reason")
+    _git(published, "checkout", "--", "results")
+    (published / "results/models/first/total.txt").write_text("4.5")
+    with pytest.raises(BookError, match=r"results/models/first/total.txt is damaged; restore it: git checkout -- "):
+        restamp(build_of(published), "HEAD", "a reason")
     (published / "results/first.ipynb").write_text("null")
     with pytest.raises(
         BookError, match=r"results/first.ipynb is damaged; restore it: git checkout -- results/first.ipynb"
     ):
-        restamp(load_build(project, "full"), "HEAD", "a reason")
+        restamp(build_of(published), "HEAD", "a reason")
 
 
 @pytest.mark.parametrize(
@@ -131,5 +141,8 @@ def _outputs(root, name):
 
 
 def _reasons(root):
-    project = load_project(root)
-    return {name: status.reasons for name, status in statuses(load_build(project, "full")).items()}
+    return {name: status.reasons for name, status in statuses(build_of(root)).items()}
+
+
+def build_of(root):
+    return load_build(load_project(root), "full")
