@@ -18,7 +18,6 @@ from book.files import DamagedFileError, read_sealed_json, write_sealed_json
 from book.pipeline.build import Build
 from book.pipeline.content_key import Status, statuses
 from book.pipeline.execute import ExecutionOptions, execute_chapter
-from book.pipeline.parameters import load_build
 from book.pipeline.project import Chapter
 from book.pipeline.results import check_whole, restore_interrupted
 
@@ -94,7 +93,7 @@ def run_one(build: Build, options: ExecutionOptions | None = None) -> Status:
     Status
         The chapter's status; ``result`` is the executed notebook.
     """
-    full = load_build(build.project, "full")
+    full = Build(build.project, "full")
     published = statuses(full)
     reasons: dict[str, str] = {}
     for other in build.project.needs_of(build.chapter):

@@ -198,7 +198,7 @@ def test_the_body_of_a_cell_magic_is_read_too(root):
 
 def test_a_cell_that_is_not_python_is_reported_with_its_place(root):
     edit(root / "book/chapters/second.md", "import os\n", "import os os\n")
-    with pytest.raises(BookError, match=r"second\.md, code cell 2, line 2"):
+    with pytest.raises(BookError, match=r"second\.md, code cell 2, line 1"):
         keys(root)
 
 
@@ -357,3 +357,14 @@ def _publish_first(root, total):
     second = (root / "results/second.ipynb").read_bytes()
     publish(root, total)
     (root / "results/second.ipynb").write_bytes(second)
+
+
+@pytest.mark.parametrize("text", ["2", None])
+def test_a_model_that_is_not_what_was_recorded_is_damage_and_a_reason(root, text):
+    publish(root)
+    path = root / "results/models/first/total.txt"
+    path.unlink() if text is None else path.write_text(text)
+    status = _statuses(root)["first"]
+    state = "is missing" if text is None else "is not what was recorded"
+    assert status.reasons == [f"its model total.txt {state}"]
+    assert status.is_damaged
