@@ -106,7 +106,7 @@ class NeuralNetwork:
         num_epochs: int = 100,
         *,
         seed: int | None = None,
-        dtype: str = "float32",
+        dtype: str | type | np.dtype = "float32",
         max_grad_norm: float | None = None,
     ):
         check_layer_sizes(n_layers, layer_sizes)
@@ -117,6 +117,8 @@ class NeuralNetwork:
         check_integer("num_epochs", num_epochs, minimum=1)
         if seed is not None:
             check_integer("seed", seed, minimum=0)
+        if isinstance(dtype, type | np.dtype) and dtype in (np.float32, np.float64):
+            dtype = np.dtype(dtype).name  # as NumPy's users write it
         check_choice("dtype", dtype, ("float32", "float64"))
         if max_grad_norm is not None:
             check_positive("max_grad_norm", max_grad_norm)

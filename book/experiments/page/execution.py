@@ -134,6 +134,14 @@ def parallel() -> Iterator[None]:
         yield
 
 
+def is_lost_work(error: Exception) -> bool:
+    """Whether ``error`` says that a worker of the cluster ended with data that tasks need; they can be sent again."""
+    distributed = sys.modules.get("distributed")
+    return distributed is not None and isinstance(
+        error, distributed.client.FutureCancelledError | distributed.scheduler.KilledWorker
+    )
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let BLAS and OpenMP compute on one thread within the block, and PyTorch where it is loaded."""

@@ -47,7 +47,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def cluster(tmp_path):
     """A scheduler and two workers that can't import the project; gives its address and the workers' processes."""
-    pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
+    distributed = pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -63,7 +63,11 @@ def cluster(tmp_path):
         until(file.exists)
         for _ in range(2):
             processes.append(start("dask_worker", "--no-nanny", "--nthreads", "1", "--no-dashboard"))
-        yield json.loads(file.read_text())["address"], processes[1:]
+        address = json.loads(file.read_text())["address"]
+        with distributed.Client(address) as client:
+            # The data are copied to the workers that are there: a worker that comes later holds no second copy yet.
+            client.wait_for_workers(2, timeout=60)
+        yield address, processes[1:]
     finally:
         for process in reversed(processes):
             process.kill()
