@@ -187,7 +187,8 @@ def _limit(limit: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(limit, Mapping):
         by = values.get(limit["by"])
         # The parameter that a limit is looked up by has its own constraint, which says which values there are.
-        return limit["values"].get(by) if isinstance(by, int | str) else None
+        # Keys are texts, because jupytext writes no other keys into a notebook's metadata.
+        return limit["values"].get(str(by)) if isinstance(by, int | str) else None
     if isinstance(limit, str):
         return values.get(limit)
     return limit

@@ -42,7 +42,7 @@ TABLE = {
     "filter_pos": {
         "type": "integer",
         "minimum": 0,
-        "below": {"by": "cnn_layer", "values": {0: 64, 2: 64, 5: 128}},
+        "below": {"by": "cnn_layer", "values": {"0": 64, "2": 64, "5": 128}},
     },
     "shuffle": {"type": "boolean"},
     "widths": {"type": "mapping", "items": {"type": "integer", "minimum": 1}},
