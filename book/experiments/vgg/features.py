@@ -47,7 +47,7 @@ class Features(NamedTuple):
     Attributes
     ----------
     stored : ndarray of uint16 or float32, shape (n, channels * height * width)
-        In the order of VGG's own ``flatten``; uint16 holds the bits of bfloat16, which NumPy doesn't know. Mapped from a
+        In the order of VGG's own ``flatten``; uint16 holds the bits of bfloat16. Mapped from a
         file: it takes page cache, no memory of its own, and a worker process is sent the file's name.
     labels : ndarray of int64, shape (n,)
     shape : tuple of three int
