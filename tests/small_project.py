@@ -181,8 +181,10 @@ def make_project(root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
     (chapters / "introduction.md").write_text(INTRODUCTION)
-    (chapters / "first.md").write_text(FRONT_MATTER.format(needs="[]", parameters=FIRST_PARAMETERS) + FIRST)
-    (chapters / "second.md").write_text(FRONT_MATTER.format(needs="[first]", parameters=SECOND_PARAMETERS) + SECOND)
+    (chapters / "first.md").write_text(FRONT_MATTER.format(needs="{}", parameters=FIRST_PARAMETERS) + FIRST)
+    (chapters / "second.md").write_text(
+        FRONT_MATTER.format(needs="{first: [num_epochs]}", parameters=SECOND_PARAMETERS) + SECOND
+    )
     shutil.copy(ROOT / "_config.yml", root)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
     shutil.copytree(ROOT / "book" / "templates", root / "book" / "templates")

@@ -43,7 +43,7 @@ def load_build(project: Project, profile: str) -> Build:
 def run_build(project: Project, chapter: Chapter, texts: Iterable[tuple[str, str]]) -> Build:
     """Return the build of one chapter with parameters of the reader's own, read and checked.
 
-    A chapter that it needs takes those of the parameters that it has too, so that both speak of the same
+    A chapter that it needs takes the parameters that the front matter says are shared, so that both speak of the same
     experiment.
 
     Parameters
@@ -63,9 +63,15 @@ def run_build(project: Project, chapter: Chapter, texts: Iterable[tuple[str, str
     values = {name: _parsed(chapter, name, text) for name, text in texts}
     _check_table(chapter)
     overrides = {chapter.name: check_parameters(chapter, values, chapter.name)}
-    for other in project.needs_of(chapter):
+    for other in reversed(project.needs_of(chapter)):
         _check_table(other)
-        shared = {name: value for name, value in values.items() if name in other.parameters}
+        readers = [one for one in map(project.chapter, overrides) if other.name in one.needs]
+        shared = {
+            name: overrides[one.name][name]
+            for one in readers
+            for name in one.shared[other.name]
+            if name in overrides[one.name]
+        }
         overrides[other.name] = check_parameters(other, shared, f"{other.name}, which {chapter.name} needs")
     return Build(project, "run", overrides, chapter)
 

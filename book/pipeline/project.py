@@ -36,6 +36,8 @@ class Chapter:
         The source as a notebook without outputs.
     needs : tuple of str
         The chapters whose saved models this one reads.
+    shared : dict
+        For each of them the parameters that must be the same in both.
     quick : dict
         The parameters that the quick profile overrides.
     constraints : dict
@@ -47,6 +49,7 @@ class Chapter:
     path: Path
     notebook: NotebookNode = field(repr=False)
     needs: tuple[str, ...] = ()
+    shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     quick: dict[str, Any] = field(default_factory=dict)
     constraints: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -199,6 +202,11 @@ def load_project(root: Path) -> Project:
                     f"{chapter.path}: needs '{name}', which is not a chapter with code before it in _toc.yml; "
                     f"those are {', '.join(earlier) or 'none'}"
                 )
+            there = next(other for other in chapters if other.name == name)
+            if unknown := set(chapter.shared[name]) - set(there.constraints):
+                raise BookError(
+                    f"{chapter.path}: shares {', '.join(sorted(unknown))} with {name}, which has no such parameter"
+                )
         chapters.append(chapter)
     return Project(root=root, chapters=tuple(chapters))
 
@@ -261,10 +269,8 @@ def _load_chapter(root: Path, docname: str) -> Chapter:
     except yaml.YAMLError as error:
         raise BookError(f"{path}: the front matter: {' '.join(str(error).split())}") from None
     entry = notebook.metadata.get("book", {})
-    needs, quick, constraints = entry.get("needs") or [], entry.get("quick") or {}, entry.get("parameters") or {}
-    if not isinstance(needs, list):
-        raise BookError(f"{path}: 'needs' must be a list of chapter names; got {needs!r}")
-    for name, value in (("quick", quick), ("parameters", constraints)):
+    needs, quick, constraints = (entry.get(name) or {} for name in ("needs", "quick", "parameters"))
+    for name, value in (("needs", needs), ("quick", quick), ("parameters", constraints)):
         if not isinstance(value, dict):
             raise BookError(f"{path}: '{name}' must be names with values; got {value!r}")
     return Chapter(
@@ -273,9 +279,17 @@ def _load_chapter(root: Path, docname: str) -> Chapter:
         path=path,
         notebook=notebook,
         needs=tuple(needs),
+        shared={other: _shared(path, other, names, constraints) for other, names in needs.items()},
         quick=_plain(quick),
         constraints=_plain(constraints),
     )
+
+
+def _shared(path: Path, other: str, names: Any, constraints: dict[str, Any]) -> tuple[str, ...]:
+    """Return the parameters that a chapter shares with one that it needs."""
+    if not isinstance(names, list) or not all(name in constraints for name in names):
+        raise BookError(f"{path}: needs: {other} must be a list of parameters of this chapter; got {names!r}")
+    return tuple(names)
 
 
 def _plain(value: Any) -> Any:

@@ -203,7 +203,7 @@ def test_a_cell_that_is_not_python_is_reported_with_its_place(root):
 
 
 def test_a_need_that_does_not_come_before_is_refused(root):
-    edit(root / "book/chapters/first.md", "needs: []", "needs: [second]")
+    edit(root / "book/chapters/first.md", "needs: {}", "needs: {second: []}")
     with pytest.raises(BookError, match=r"needs 'second', which is not a chapter with code before it"):
         load_project(root)
 
