@@ -62,7 +62,10 @@ def torch_epoch(X, y, compiled=False):
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     loss_function = torch.nn.CrossEntropyLoss()
     X, y = torch.from_numpy(X), torch.from_numpy(y)
-    loss_of = lambda inputs, labels: loss_function(model(inputs), labels)
+
+    def loss_of(inputs, labels):
+        return loss_function(model(inputs), labels)
+
     if compiled:
         loss_of = torch.compile(loss_of)
 

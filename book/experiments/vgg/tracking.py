@@ -9,13 +9,16 @@ from typing import Any
 
 import pandas as pd
 
+from book.experiments.checks import check_choice
+
 MODES = ("offline", "online")
 SYNC_SECONDS = 120
 PROJECT = "from-backprop-to-vgg16"
+FOLDER = Path(__file__).parents[3] / "_build"
+"""wandb makes a folder ``wandb`` in it: a run is no result, and holds times and the machine's name."""
 
 
 def track_run(
-    folder: Path,
     mode: str,
     config: Mapping[str, Any],
     history: Mapping[str, Sequence[float]],
@@ -23,13 +26,12 @@ def track_run(
     labels: Sequence[int],
     predictions: Sequence[int],
     class_table: pd.DataFrame,
+    folder: Path = FOLDER,
 ) -> str:
     """Write a run of Weights & Biases: its configuration, every epoch, the confusion matrix, the table of classes.
 
     Parameters
     ----------
-    folder : Path
-        Where the offline run is written, in a folder `wandb`.
     mode : str
         One of `MODES`. "online" writes offline too and then sends the run, with the key that ``wandb login`` or the
         environment variable ``WANDB_API_KEY`` holds; if that fails, the offline run can be sent later.
@@ -39,6 +41,8 @@ def track_run(
     labels, predictions : sequences of int, shape (n,)
         For the confusion matrix.
     class_table : DataFrame
+    folder : Path
+        Where the offline run is written, in a folder `wandb`.
 
     Returns
     -------
@@ -50,8 +54,7 @@ def track_run(
     ValueError
         If `mode` is unknown. Whatever else goes wrong is told in the result.
     """
-    if mode not in MODES:
-        raise ValueError(f"wandb_mode must be one of {list(MODES)}; got {mode!r}")
+    check_choice("wandb_mode", mode, MODES)
     try:
         run_folder = _write(folder, config, history, class_names, labels, predictions, class_table)
         return _send(run_folder) if mode == "online" else "written offline"
@@ -61,6 +64,9 @@ def track_run(
 
 def _write(folder, config, history, class_names, labels, predictions, class_table) -> Path:
     os.environ["WANDB_SILENT"] = "true"
+    # wandb's own folders lie in the user's home, which need not be writable.
+    for name in ("CACHE", "CONFIG", "DATA"):
+        os.environ.setdefault(f"WANDB_{name}_DIR", str(folder / "wandb" / name.lower()))
     import wandb  # takes a second, and reads WANDB_SILENT
 
     settings = wandb.Settings(mode="offline", silent=True, console="off", x_disable_stats=True, disable_git=True)

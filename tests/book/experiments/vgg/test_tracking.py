@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ FILE_HEADER, BLOCK, RECORD_HEADER = 7, 32 * 1024, 7
 
 
 def track(folder, mode="offline"):
-    return track_run(folder, mode, CONFIG, HISTORY, ["a", "b"], [0, 0, 1], [0, 1, 1], CLASSES)
+    return track_run(mode, CONFIG, HISTORY, ["a", "b"], [0, 0, 1], [0, 1, 1], CLASSES, folder)
 
 
 def records(path):
@@ -92,7 +93,7 @@ def test_tracking_offline_prints_nothing(tmp_path):
 def test_failing_tracker_is_told_and_stops_nothing(tmp_path):
     (tmp_path / "file").write_text("in the way")
     history = HISTORY | {"learning_rate": [1e-3]}  # lengths that do not fit
-    outcome = track_run(tmp_path, "offline", CONFIG, history, ["a", "b"], [0], [0], CLASSES)
+    outcome = track_run("offline", CONFIG, history, ["a", "b"], [0], [0], CLASSES, tmp_path)
     assert outcome.startswith("not tracked (ValueError")
 
 
@@ -105,14 +106,16 @@ def test_failing_tracker_is_told_and_stops_nothing(tmp_path):
     ],
 )
 def test_online_run_is_written_offline_first_and_sending_it_may_fail_or_hang(tmp_path, monkeypatch, command, outcome):
-    run = subprocess.run
+    # A module of its own, because wandb runs programs too.
+    stand_in = SimpleNamespace(**vars(subprocess))
+    stand_in.run = lambda asked, **kwargs: subprocess.run(command, **kwargs)
     monkeypatch.setattr(tracking, "SYNC_SECONDS", 1)
-    monkeypatch.setattr(tracking.subprocess, "run", lambda asked, **kwargs: run(command, **kwargs))
+    monkeypatch.setattr(tracking, "subprocess", stand_in)
     assert outcome in track(tmp_path, "online")
     assert len(read_back(tmp_path)[1]) >= 2
 
 
 def test_unknown_mode_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"wandb_mode must be one of \['offline', 'online'\]; got 'on'"):
+    with pytest.raises(ValueError, match=r"wandb_mode must be one of offline, online; got 'on'"):
         track(tmp_path, "on")
     assert not list(tmp_path.iterdir())
