@@ -3,8 +3,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from book.pipeline.figures_of_readme import publish_figures
+
 from book.pipeline.parameters import load_profile
 from book.pipeline.project import BookError, load_project
 
