@@ -7,7 +7,7 @@ GET_LATEX := $(PYTHON) -m book latex > /dev/null
 
 .DEFAULT_GOAL := help
 # Through the environment and as it is, so that nothing in it is run.
-export NAME := $(value NAME)
+override export NAME := $(value NAME)
 .PHONY: help book quick rerun test bench status submission latex browser clean
 
 help: ## show this list
