@@ -96,7 +96,7 @@ def test_a_report_of_other_prose_is_refused(root):
 def test_missing_or_altered_models_are_refused(root):
     path = root / "_build/quick/results/models/first/total.txt"
     path.write_text("1")
-    with pytest.raises(BookError, match="first: its model total.txt is not what was recorded; .*makes it anew"):
+    with pytest.raises(BookError, match=r"first: its model total.txt is not what was recorded; .*makes it anew"):
         submit(root)
     assert not archives(root)
 
