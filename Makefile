@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 GET_LATEX := $(PYTHON) -m book latex > /dev/null
 
 .DEFAULT_GOAL := help
+# Through the environment and as it is, so that nothing in it is run.
+override export NAME := $(value NAME)
 .PHONY: help book quick rerun test bench status submission latex browser clean
 
 help: ## show this list
@@ -26,7 +28,7 @@ rerun: $(INSTALLED) ## the full book from nothing: every network is trained agai
 test: latex browser ## lint, unit tests, and the quick book with its contents checked
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup
 
 bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch, and VGG16's backbone against torchvision's
 	@$(PYTHON) -m benchmarks.bench_mlp
@@ -36,7 +38,7 @@ status: $(INSTALLED) ## which chapters are fresh, which are stale, and why
 	@$(PYTHON) -m book status
 
 submission: $(INSTALLED) ## make the archive to hand in: make submission NAME=2020123
-	@$(PYTHON) -m book submission "$(NAME)"
+	@$(PYTHON) -m book submission "$$NAME"
 
 latex: $(INSTALLED) ## install what the PDF needs, where that is possible without asking
 	@$(PYTHON) -m book latex

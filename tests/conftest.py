@@ -9,6 +9,7 @@ import pytest
 from small_project import ROOT, make_project
 
 from book.__main__ import main
+from book.files import locked
 
 
 @pytest.fixture
@@ -31,7 +32,16 @@ def executed_project(executed_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small project, executed and rendered in the quick profile; for copies and for looking at only."""
+    root = make_project(tmp_path_factory.mktemp("rendered") / "project")
+    assert main(["build", "--profile", "quick"], root) == 0
+    return root
+
+
+@pytest.fixture(scope="session")
 def quick_book() -> Path:
-    """The output folder of the quick profile, executed and rendered."""
-    subprocess.run([sys.executable, "-m", "book", "build", "--profile", "quick"], cwd=ROOT, check=True)
+    """The output folder of the quick profile, executed and rendered; one worker builds it, the others wait."""
+    with locked(ROOT / "_build" / "tests.lock"):
+        subprocess.run([sys.executable, "-m", "book", "build", "--profile", "quick"], cwd=ROOT, check=True)
     return ROOT / "_build" / "quick"

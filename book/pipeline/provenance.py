@@ -1,13 +1,16 @@
-"""The tables of run times and environment, made of what the pipeline recorded in the executed notebooks."""
+"""What a run was, as recorded in the executed notebook: a page's box, the tables of run times and environment."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from nbformat import NotebookNode
 
-from book.pipeline.parameters import Profile
-from book.pipeline.project import Project
+from book.constraints import allowed
+from book.pipeline.build import Build
+from book.pipeline.project import Chapter, Project
 
 # The line of a page that the tables take the place of; MyST takes it for a comment.
 RUN_TIMES_MARK = "% The pipeline puts the run times here."
@@ -27,14 +30,121 @@ RENDERERS = (
 )
 
 
-def run_times(project: Project, profile: Profile, executed: dict[str, NotebookNode]) -> str:
+@dataclass(frozen=True)
+class Cost:
+    """What a chapter's numbers cost, those of the steps included that its run found in the cache.
+
+    Attributes
+    ----------
+    cpu_seconds : float
+        Processor seconds, of the run and of the steps found.
+    wall_seconds : float
+        Seconds by the clock, of the run and of the steps found.
+    found_cpu_seconds : float
+        Processor seconds of the steps found, as recorded when they were computed.
+    peak_mib : float
+        The largest memory of the run, in MiB.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    found_cpu_seconds: float
+    peak_mib: float
+
+
+def cost_of(record: dict[str, Any]) -> Cost:
+    """Sum up the cost that a run recorded."""
+    cost = record["cost"]
+    found = [step for step in cost["steps"] if step["found"]]
+    found_cpu_seconds = sum(step["cpu_seconds"] for step in found)
+    return Cost(
+        cpu_seconds=cost["cpu_seconds"] + found_cpu_seconds,
+        wall_seconds=cost["wall_seconds"] + sum(step["wall_seconds"] for step in found),
+        found_cpu_seconds=found_cpu_seconds,
+        peak_mib=cost["peak_mib"],
+    )
+
+
+def box(build: Build, chapter: Chapter, executed: dict[str, NotebookNode], sources: list[str]) -> str:
+    """Write the box that says how a page was made.
+
+    Parameters
+    ----------
+    build : Build
+        Whose page it is.
+    chapter : Chapter
+        The page.
+    executed : dict
+        Chapter name to executed notebook.
+    sources : list of str
+        The other chapters whose results the page shows.
+    """
+    items = [f"- Profile: **{build.profile}**"]
+    if chapter.is_executable:
+        made = executed[chapter.name].metadata["book"]
+        versions = {"Python": made["environment"]["python"], **made["environment"]["packages"]}
+        notebook = f"{'../' * chapter.docname.count('/')}_sources/{chapter.docname}.ipynb"
+        parameters = [
+            f"  - `{name} = {value!r}`"
+            + (f": {_allowed(chapter.constraints[name])}" if name in chapter.constraints else "")
+            for name, value in made["parameters"].items()
+        ]
+        items += [
+            "- Parameters, and what each may be:" if parameters else "- Parameters: none",
+            *parameters,
+            *([f"- Seed: {made['seed']}"] if made["seed"] is not None else []),
+            f"- Executed: {made['date']}",
+            *(f"- Given the current key {stamp['date']} without a run: {stamp['why']}" for stamp in _stamps(made)),
+            f"- Cost: {_cost_in_words(cost_of(made))}",
+            f"- Machine: {describe_machine(made['environment'])}",
+            *_found_on(made),
+            f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}",
+            # The link is for the pages; LaTeX takes the text between the tags.
+            f'- Executed notebook: <a href="{notebook}" download>{chapter.name}.ipynb</a>',
+        ]
+    items += [
+        f"- Results of {{doc}}`/{build.project.chapter(name).docname}`: executed "
+        f"{executed[name].metadata['book']['date']}"
+        for name in sources
+    ]
+    return "\n".join([":::{admonition} How this page was made", ":class: note dropdown", *items, ":::"])
+
+
+def _allowed(constraint: dict[str, Any]) -> str:
+    # Parameters that a limit names would be emphasis if they held two underscores.
+    return allowed(constraint).replace("_", "\\_")
+
+
+def _stamps(made: dict[str, Any]) -> list[dict[str, str]]:
+    return made.get("restamped", [])
+
+
+def _found_on(made: dict[str, Any]) -> list[str]:
+    """Say on which machines the steps that were found in the cache had run."""
+    machines = sorted({step["machine"] for step in made["cost"]["steps"] if step["found"]})
+    return [f"- What was found in the cache was computed on: {'; '.join(machines)}"] if machines else []
+
+
+def _cost_in_words(cost: Cost) -> str:
+    words = (
+        f"{_minutes(cost.cpu_seconds)} CPU minutes, {_minutes(cost.wall_seconds)} minutes by the clock, "
+        f"at most {cost.peak_mib:,.0f} MiB of memory"
+    )
+    if cost.found_cpu_seconds:
+        words += f"; {_minutes(cost.found_cpu_seconds)} of the CPU minutes are of steps found in the cache"
+    return words
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.1f}"
+
+
+def run_times(build: Build, executed: dict[str, NotebookNode]) -> str:
     """Write the tables in Markdown.
 
     Parameters
     ----------
-    project : Project
-        The checkout.
-    profile : Profile
+    build : Build
         Whose runs they are.
     executed : dict
         Chapter name to executed notebook, in the book's order.
@@ -42,13 +152,20 @@ def run_times(project: Project, profile: Profile, executed: dict[str, NotebookNo
     Returns
     -------
     str
-        Four tables with a sentence before each: times, machines, versions, and what rendered the pages.
+        Four tables with a sentence before each: costs, machines, versions, and what rendered the pages.
     """
+    project = build.project
     made = {name: notebook.metadata["book"] for name, notebook in executed.items()}
-    total = sum(run["seconds"] for run in made.values())
+    costs = {name: cost_of(run) for name, run in made.items()}
     times = [
-        (f"{{doc}}`/{project.chapter(name).docname}`", run["date"], f"{run['seconds']:,}") for name, run in made.items()
+        (f"{{doc}}`/{project.chapter(name).docname}`", made[name]["date"], *_cost_row(cost))
+        for name, cost in costs.items()
     ]
+    total = Cost(
+        *(sum(getattr(cost, name) for cost in costs.values()) for name in ("cpu_seconds", "wall_seconds")),
+        sum(cost.found_cpu_seconds for cost in costs.values()),
+        max((cost.peak_mib for cost in costs.values()), default=0),
+    )
     everywhere = list(made)
     machines = _by_value({name: _machine(run["environment"]) for name, run in made.items()})
     packages = {name: run["environment"]["packages"] for name, run in made.items()}
@@ -56,11 +173,12 @@ def run_times(project: Project, profile: Profile, executed: dict[str, NotebookNo
         package: _by_value({name: imported[package] for name, imported in packages.items() if package in imported})
         for package in sorted(set().union(*packages.values()), key=str.lower)
     }
+    head = ("chapter", "executed", "CPU minutes", "minutes by the clock", "CPU minutes found in the cache", "peak MiB")
     return "\n\n".join(
         [
-            f"The chapters of the {profile.name} profile, each executed in one go. "
-            "What other chapters of the same build had trained and left is read, not trained again.",
-            _table(("chapter", "executed", "seconds"), [*times, ("all", "", f"{total:,}")], "llr"),
+            f"What the numbers of the {build.profile} profile cost. Steps that a run found in the cache count with "
+            "what they took when they were computed.",
+            _table(head, [*times, ("all", "", *_cost_row(total))], "llrrrr"),
             "They ran on:",
             _table(
                 ("machine", "chapters"),
@@ -84,6 +202,11 @@ def run_times(project: Project, profile: Profile, executed: dict[str, NotebookNo
             _table(("package", "version"), [(name, metadata.version(name)) for name in RENDERERS]),
         ]
     )
+
+
+def _cost_row(cost: Cost) -> tuple[str, ...]:
+    minutes = (_minutes(s) for s in (cost.cpu_seconds, cost.wall_seconds, cost.found_cpu_seconds))
+    return (*minutes, f"{cost.peak_mib:,.0f}")
 
 
 def describe_machine(environment: dict) -> str:

@@ -6,29 +6,35 @@ Both builds go to a folder aside and take the place of the last ones only when t
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import matplotlib
 
-from book.pipeline import latex
+from book.files import DamagedFileError, read_sealed_json, write_sealed_json
+from book.pipeline import programs
+from book.pipeline.build import Build
+from book.pipeline.configuration import CONTENTS, REPORT_CONTENTS
 from book.pipeline.content_key import statuses
-from book.pipeline.pages import CONTENTS, DOWNLOADS, REPORT_CONTENTS, report_stage, stage
-from book.pipeline.parameters import Profile
-from book.pipeline.project import BookError, Project
+from book.pipeline.errors import BookError
+from book.pipeline.kernel import PASSED
+from book.pipeline.pages import DOWNLOADS, report_stage, stage
 from book.pipeline.provenance import RENDERERS
 
+SPHINX = Path(__file__).parents[1] / "sphinx"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def render(project: Project, profile: Profile) -> tuple[Path, Path | None]:
+def render(build: Build) -> tuple[Path, Path | None]:
     """Build the pages and, where there is LaTeX, the report.
 
     Returns
@@ -43,11 +49,11 @@ def render(project: Project, profile: Profile) -> tuple[Path, Path | None]:
     BookError
         If a chapter is stale, or Jupyter Book or LaTeX warns about anything.
     """
-    check_fresh(project, profile)
-    output = project.root / profile.output
-    staged = stage(project, profile, output / "stage")
+    check_fresh(build)
+    output = build.output
+    staged = stage(build, output / "stage")
     wanted = {"html": output / "html" / "index.html"}
-    if latex.missing():
+    if programs.missing_latex():
         # An old report beside new pages would pass for theirs.
         for name in ("report.pdf", "report.log"):
             (output / name).unlink(missing_ok=True)
@@ -55,16 +61,23 @@ def render(project: Project, profile: Profile) -> tuple[Path, Path | None]:
         wanted["pdf"] = output / "report.pdf"
     record = output / "render.json"
     current = _digest(staged)
-    before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    before = _read_record(record)
     todo = [kind for kind, path in wanted.items() if before.get(kind) != current or not path.is_file()]
     if todo:
         print(f"rendering {' and '.join(todo)}", file=sys.stderr, flush=True)
         made = output / "rendering"
         shutil.rmtree(made, ignore_errors=True)
         builders = {"html": _build_html, "pdf": _build_pdf}
+        renderers = Renderers()
         with ThreadPoolExecutor() as pool:
-            built = {kind: pool.submit(builders[kind], staged, made / kind) for kind in todo}
-        results = {kind: future.result() for kind, future in built.items()}
+            built = {kind: pool.submit(builders[kind], renderers, staged, made / kind) for kind in todo}
+            try:
+                wait(built.values(), return_when=FIRST_EXCEPTION)
+                results = {kind: future.result() for kind, future in built.items()}
+            finally:
+                renderers.end()
+        # Whatever interrupts from here on, the record never names pages that are not there.
+        record.unlink(missing_ok=True)
         if "html" in results:
             _replace(results["html"], output / "html")
         if "pdf" in results:
@@ -72,33 +85,101 @@ def render(project: Project, profile: Profile) -> tuple[Path, Path | None]:
                 os.replace(results["pdf"].with_name(name), output / name)
         shutil.rmtree(made)
         kept = {kind: digest for kind, digest in before.items() if kind in wanted}
-        record.write_text(json.dumps(kept | dict.fromkeys(todo, current)), encoding="utf-8")
+        write_sealed_json(record, kept | dict.fromkeys(todo, current))
     return wanted["html"], wanted.get("pdf")
 
 
-def report_is_current(project: Project, profile: Profile) -> bool:
+def report_is_current(build: Build) -> bool:
     """Whether the report is there and is that of the sources and results."""
-    output = project.root / profile.output
-    record = output / "render.json"
-    if not record.is_file() or not (output / "report.pdf").is_file():
+    output = build.output
+    before = _read_record(output / "render.json")
+    if "pdf" not in before or not (output / "report.pdf").is_file():
         return False
-    staged = stage(project, profile, output / "stage")
-    return json.loads(record.read_text(encoding="utf-8")).get("pdf") == _digest(staged)
+    return before["pdf"] == _digest(stage(build, output / "stage"))
 
 
-def check_fresh(project: Project, profile: Profile) -> None:
+def _read_record(path: Path) -> dict[str, str]:
+    """Return what was rendered last, by kind; nothing if that is not known for certain."""
+    try:
+        return read_sealed_json(path)
+    except (FileNotFoundError, DamagedFileError):
+        return {}
+
+
+def check_fresh(build: Build) -> None:
     """Raise an error that names the stale chapters and the command that brings them up to date."""
-    stale = [status for status in statuses(project, profile).values() if not status.is_fresh]
+    stale = [status for status in statuses(build).values() if not status.is_fresh]
     if stale:
         listing = "\n".join(f"  {status.chapter.name}: {'; '.join(status.reasons)}" for status in stale)
         raise BookError(
             f"not rendered, because these chapters are stale:\n{listing}\n"
-            f"'python -m book build --profile {profile.name}' runs them and renders"
+            f"'python -m book build --profile {build.profile}' runs them and renders"
         )
 
 
-def _build_html(staged: Path, made: Path) -> Path:
-    _jupyter_book(staged, made, "html", staged / CONTENTS)
+class Renderers:
+    """The programs that render, each in a process group of its own, so that all of them end together."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen] = []
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def run(
+        self, what: str, command: list[str], folder: Path, environment: dict[str, str]
+    ) -> subprocess.CompletedProcess:
+        """Run a program to its end.
+
+        Raises
+        ------
+        BookError
+            If it is killed.
+        """
+        with self._lock:
+            if self._ended:
+                raise BookError(f"{what} was not started, because rendering ended")
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._processes.append(process)
+        out, err = process.communicate()
+        if process.returncode < 0:
+            name = signal.Signals(-process.returncode).name
+            raise BookError(f"{what} was killed ({name}), for lack of memory perhaps; run the command again")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def end(self) -> None:
+        """Kill what still runs, and start nothing more."""
+        with self._lock:
+            self._ended = True
+            for process in self._processes:
+                if process.poll() is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the renderers: nothing of how the user has set up Python, Sphinx or TeX."""
+    passed = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(("LC_", "TEXMF"))}
+    # _config.yml names book.sphinx.theme_patches, wherever the book is rendered from.
+    return passed | {
+        "NO_COLOR": "1",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+
+
+def _build_html(renderers: Renderers, staged: Path, made: Path) -> Path:
+    _jupyter_book(renderers, staged, made, "html", staged / CONTENTS)
     html = made / "_build" / "html"
     # The theme's download button leads to the staged page; what a reader wants is the notebook that ran.
     if (staged / DOWNLOADS).is_dir():
@@ -106,15 +187,15 @@ def _build_html(staged: Path, made: Path) -> Path:
     return html
 
 
-def _build_pdf(staged: Path, made: Path) -> Path:
+def _build_pdf(renderers: Renderers, staged: Path, made: Path) -> Path:
     made.mkdir(parents=True)
     staged = report_stage(staged, made / "stage")
-    _jupyter_book(staged, made, "latex", staged / REPORT_CONTENTS)
+    _jupyter_book(renderers, staged, made, "latex", staged / REPORT_CONTENTS)
     folder = made / "_build" / "latex"
     for font in Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuSansMono*.ttf"):
         shutil.copy(font, folder)
-    command = ["latexmk", "-xelatex", "-interaction=nonstopmode", "-halt-on-error", "-quiet", "report.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    command = ["latexmk", "-norc", "-xelatex", "-interaction=nonstopmode", "-halt-on-error", "-quiet", "report.tex"]
+    done = renderers.run("LaTeX", command, folder, _environment())
     log = folder / "report.log"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     if done.returncode != 0:
@@ -127,16 +208,13 @@ def _build_pdf(staged: Path, made: Path) -> Path:
     return folder / "report.pdf"
 
 
-def _jupyter_book(staged: Path, made: Path, builder: str, contents: Path) -> None:
+def _jupyter_book(renderers: Renderers, staged: Path, made: Path, builder: str, contents: Path) -> None:
     """Build strictly: every warning of a whole, fresh build is shown, and any makes it fail."""
     made.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(staged)]
     command += ["--path-output", str(made), "--builder", builder, "--toc", str(contents)]
     command += ["-n", "-W", "--keep-going", "-q"]
-    # _config.yml names book.sphinx.theme_patches, wherever the book is rendered from.
-    ours = str(Path(__file__).parents[2])
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": ours}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+    done = renderers.run(f"Jupyter Book's {builder} build", command, made, _environment())
     if done.returncode != 0:
         output = _COLOUR.sub("", done.stdout + done.stderr).replace(f"{staged}{os.sep}", "")
         # MyST-NB counts lines as 10000 times the cell's number and the line in the cell.
@@ -146,9 +224,9 @@ def _jupyter_book(staged: Path, made: Path, builder: str, contents: Path) -> Non
 
 
 def _digest(staged: Path) -> str:
-    """Hash what rendering depends on: the staged files, the programs, and the pipeline."""
+    """Hash what rendering depends on: the staged files, the renderers' versions, and the book's Sphinx extensions."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(SPHINX.glob("*.py")):
         digest.update(path.read_bytes())
     for name in RENDERERS:
         digest.update(f"{name} {metadata.version(name)}\n".encode())

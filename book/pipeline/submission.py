@@ -11,79 +11,91 @@ import subprocess
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from book.files import checksums_of, write_atomically
+from book.pipeline.build import Build
 from book.pipeline.content_key import statuses
-from book.pipeline.execute import models_are_there
-from book.pipeline.parameters import Profile
-from book.pipeline.project import BookError, Project
+from book.pipeline.errors import BookError
 from book.pipeline.render import check_fresh, report_is_current
+from book.pipeline.results import check_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest that the format knows."""
 
 
-def make_submission(project: Project, profile: Profile, name: str) -> Path:
+def make_submission(build: Build, name: str) -> Path:
     """Write ``<name>_HW1.zip`` with two items: ``code/``, in it ``models.zip``, and ``report.pdf``.
 
     Parameters
     ----------
-    project : Project
-        The checkout; of it go in the files that git knows, as they are in the folder.
-    profile : Profile
-        Whose build is handed in.
+    build : Build
+        The build that is handed in; of its project go in the files that git knows, as they are in the folder.
     name : str
         The roll number: letters, digits, "-" and "_", at most 40.
 
     Returns
     -------
     pathlib.Path
-        The archive, in the profile's output folder.
+        The archive, in the build's output folder.
 
     Raises
     ------
     BookError
-        If the name is another, or the build is missing or stale; no archive is written then.
+        If the name is another, or the build is missing, damaged or stale; no archive is written then.
     """
     if not NAME.fullmatch(name):
         raise BookError(
             f"NAME must be a roll number of letters, digits, '-' and '_', at most 40; got {name!r}\n"
             "for instance: make submission NAME=2020123"
         )
-    check_fresh(project, profile)
-    output = project.root / profile.output
-    if not report_is_current(project, profile):
+    for status in statuses(build).values():
+        check_whole(build, status)
+    check_fresh(build)
+    if not report_is_current(build):
         raise BookError("no submission, because the report is not that of these results; 'make book' makes it")
-    found = statuses(project, profile)
-    absent = [name for name, status in found.items() if not models_are_there(project, profile, status)]
-    if absent:
-        raise BookError(
-            f"no submission, because the saved models of {', '.join(absent)} are not there; 'make rerun' makes them"
-        )
     models = {
-        f"{folder.name}/{path.name}": path
-        for folder in sorted((output / "models").iterdir())
-        if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.is_file()
+        f"{chapter.name}/{name}": build.models_of(chapter) / name
+        for chapter in build.chapters
+        for name in checksums_of(build.models_of(chapter))
     }
-    code = _known_to_git(project.root)
-    archive = output / f"{name}_HW1.zip"
-    partial = archive.with_suffix(".partial")
-    with ZipFile(partial, "w") as file:
+    code = _known_to_git(build.root)
+    content = io.BytesIO()
+    with ZipFile(content, "w") as file:
         for path in code:
-            _add(file, f"code/{path.relative_to(project.root).as_posix()}", path.read_bytes(), _is_program(path))
+            _add(file, f"code/{path.relative_to(build.root).as_posix()}", path.read_bytes(), _is_program(path))
         _add(file, "code/models.zip", _zipped(models))
-        _add(file, "report.pdf", (output / "report.pdf").read_bytes())
-    partial.replace(archive)
+        _add(file, "report.pdf", (build.output / "report.pdf").read_bytes())
+    archive = build.output / f"{name}_HW1.zip"
+    write_atomically(archive, content.getvalue())
     return archive
 
 
 def _known_to_git(root: Path) -> list[Path]:
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BookError(f"no submission, because git does not list the code: {done.stderr.strip()}")
-    paths = sorted(root / name for name in done.stdout.split("\0") if name)
-    return [path for path in paths if path.is_file()]
+    """List the project's files, sorted.
+
+    Raises
+    ------
+    BookError
+        If there is no git, or the folder is no repository of its own.
+    """
+    try:
+        # From the root of another repository, git would list nothing of a folder that it ignores.
+        top = _git(root, "rev-parse", "--show-toplevel").rstrip("\n")
+        names = _git(root, "ls-files", "-z") if Path(top).resolve() == root.resolve() else ""
+    except (OSError, subprocess.CalledProcessError):
+        names = ""
+    paths = [root / name for name in sorted(name for name in names.split("\0") if name)]
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        raise BookError(
+            f"no submission, because git does not list the code: {root} must be a git repository of its own; "
+            "'git init && git add .' makes it one"
+        )
+    return paths
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
 def _is_program(path: Path) -> bool:

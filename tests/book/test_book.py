@@ -9,7 +9,7 @@ from pages import Pages, letters
 from pypdf import PdfReader
 from small_project import ROOT
 
-from book.pipeline.parameters import load_profile
+from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 
 QUICK = ROOT / "_build" / "quick"
@@ -19,7 +19,7 @@ EXECUTABLE = [chapter.name for chapter in PROJECT.executable]
 PASTED = re.compile(r"\{glue:\w*\}(?:`|[ \t]+)(?P<key>[^`:\s]+)")
 
 
-pytestmark = pytest.mark.usefixtures("quick_book")
+pytestmark = [pytest.mark.usefixtures("quick_book"), pytest.mark.xdist_group("book")]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_report_has_every_numbered_figure_of_the_pages(pages, report_text):
 
 def test_the_report_names_the_sixteen_files(report_text):
     chapter = PROJECT.chapter("four_activations")
-    epochs = load_profile(PROJECT, "quick").parameters(chapter)["checkpoint_epochs"]
+    epochs = load_build(PROJECT, "quick").parameters(chapter)["checkpoint_epochs"]
     names = [
         f"{epoch}_{activation}_{kind}.pkl"
         for epoch in epochs
@@ -168,7 +168,6 @@ def test_links_of_the_report_are_live_and_it_is_small_enough_to_send(quick_book,
 
 
 def test_papermill_runs_a_downloaded_notebook_as_it_is(quick_book, tmp_path, monkeypatch):
-    monkeypatch.delenv("BOOK_OUTPUT", raising=False)
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     download = quick_book / "html" / "_sources" / "book" / "chapters" / "fashion_mnist.ipynb"
     again = papermill.execute_notebook(download, tmp_path / "again.ipynb", cwd=ROOT, progress_bar=False)

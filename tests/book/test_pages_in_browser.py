@@ -13,8 +13,9 @@ from axe_playwright_python.sync_playwright import Axe
 from pages import documents
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from book.pipeline import browser as chromium
+from book.pipeline import programs
 
+pytestmark = pytest.mark.xdist_group("book")
 # Milliseconds until a page counts as stuck, on a machine that has other things to do as well.
 PATIENCE = 300_000
 # And until the theme's script has followed the reader's choice.
@@ -96,10 +97,10 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = chromium.find()
+    program = programs.find_browser()
     if program is None:
         # Where a machine decides, a test that nobody saw skipped would pass for one that holds.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(chromium.advice())
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(programs.browser_advice())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser

@@ -59,3 +59,16 @@ def test_constraints_are_exact_and_leave_the_required_packages_to_the_requiremen
     assert len(required) > 20
     assert not names & required
     assert not names & {"pip", "setuptools", "triton"}
+
+
+@pytest.mark.parametrize("name", ["$$(touch ran)", "$(shell touch ran)", '"; touch ran; "', "`touch ran`"])
+def test_the_name_of_a_submission_runs_nothing(tmp_path, name):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    for file in ("requirements.txt", "constraints.txt", ".venv/.installed"):
+        (tmp_path / file).touch()
+    subprocess.run(["make", "submission", f"NAME={name}"], cwd=tmp_path, check=True)
+    assert not (tmp_path / "ran").exists()

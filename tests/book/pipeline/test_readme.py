@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from book.pipeline.figures_of_readme import publish_figures
-from book.pipeline.parameters import load_profile
-from book.pipeline.project import BookError, load_project
+from book.pipeline.errors import BookError
+from book.pipeline.parameters import load_build
+from book.pipeline.project import load_project
+from book.pipeline.publish import publish_figures
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -14,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_images_of_the_readme_are_the_published_figures(tmp_path):
     project = load_project(ROOT)
-    shown = publish_figures(project, load_profile(project, "full"), tmp_path)
+    shown = publish_figures(load_build(project, "full"), tmp_path)
     assert len(shown) == 3
     for image in shown:
         assert image.read_bytes() == (ROOT / image.relative_to(tmp_path)).read_bytes(), image.name
@@ -37,4 +38,4 @@ def test_readme_that_shows_an_unknown_figure_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("![x](results/figures/fig-no-such-thing.svg)")
     elsewhere = replace(project, root=tmp_path, chapters=())
     with pytest.raises(BookError, match="no chapter has a figure named fig-no-such-thing"):
-        publish_figures(elsewhere, load_profile(project, "full"), tmp_path)
+        publish_figures(load_build(elsewhere, "full"), tmp_path)

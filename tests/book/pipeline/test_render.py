@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
@@ -9,21 +10,22 @@ import pytest
 import yaml
 from pages import Pages, letters
 from pypdf import PdfReader
-from small_project import ROOT, edit, make_project
+from small_project import ROOT, edit
 
 from book.__main__ import main
 from book.pipeline import render as rendering
-from book.pipeline.parameters import load_profile
-from book.pipeline.project import BookError, load_project
+from book.pipeline.errors import BookError
+from book.pipeline.parameters import load_build
+from book.pipeline.project import load_project
 from book.pipeline.provenance import RUN_TIMES_MARK
+
+pytestmark = pytest.mark.xdist_group("rendered")
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
+def built(rendered_once) -> Path:
     """The small project, executed and rendered in the quick profile."""
-    root = make_project(tmp_path_factory.mktemp("rendered") / "project")
-    assert main(["build", "--profile", "quick"], root) == 0
-    return root
+    return rendered_once
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,7 @@ def changed(built):
 
 
 def render(root):
-    project = load_project(root)
-    return rendering.render(project, load_profile(project, "quick"))
+    return rendering.render(load_build(load_project(root), "quick"))
 
 
 def test_numbers_tables_and_figures_of_one_chapter_show_on_another_page(pages):
@@ -77,7 +78,9 @@ def test_every_page_of_a_profile_that_is_not_full_says_so_and_lists_what_differs
 
 def test_every_page_says_how_it_was_made(pages):
     made = pages.page("book/chapters/first").select(".admonition.dropdown")[-1].get_text()
-    assert "num_epochs = 2" in made
+    assert "num_epochs = 2: an integer, at least 1" in made or "num_epochs = 2: an integer at least 1" in made
+    assert "CPU minutes" in made
+    assert "MiB of memory" in made
     assert "Seed: 7" in made
     assert "matplotlib 3." in made
     assert "logical cores" in made
@@ -182,7 +185,8 @@ chapters:
     times, machines, versions, renderers = pages.page("book/chapters/times").select("article table")
     cells = [[cell.get_text() for cell in row.select("td")] for row in times.select("tbody tr")]
     assert [row[0] for row in cells] == ["The first chapter", "The second chapter", "all"]
-    assert int(cells[0][2]) + int(cells[1][2]) == int(cells[2][2])
+    assert [len(row) for row in cells] == [6, 6, 6]
+    assert float(cells[0][5].replace(",", "")) > 0
     assert "logical cores" in machines.get_text()
     assert "matplotlib" in versions.get_text()
     assert "Sphinx" in renderers.get_text()
@@ -222,9 +226,39 @@ def test_a_glued_name_that_another_chapter_does_not_have_is_named(changed):
 
 
 def test_without_latex_there_are_pages_and_advice_but_no_old_report(changed, monkeypatch, capsys):
-    monkeypatch.setattr(rendering.latex, "missing", lambda: ["xelatex"])
+    monkeypatch.setattr(rendering.programs, "missing_latex", lambda: ["xelatex"])
     assert main(["build", "--profile", "quick"], changed) == 0
     out = capsys.readouterr().out
     assert "no PDF: xelatex missing; on Debian or Ubuntu: sudo apt-get install" in out
     assert out.rstrip().endswith("index.html")
     assert not (changed / "_build/quick/report.pdf").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"html": "x", "pdf": "x"}'])
+def test_a_damaged_record_of_rendering_counts_as_none(tmp_path, content):
+    path = tmp_path / "render.json"
+    path.write_text(content)
+    assert rendering._read_record(path) == {}
+
+
+def test_a_killed_renderer_is_named_with_a_remedy(tmp_path):
+    command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    with pytest.raises(BookError, match=r"LaTeX was killed \(SIGKILL\).*run the command again"):
+        rendering.Renderers().run("LaTeX", command, tmp_path, {})
+
+
+def test_renderers_get_none_of_the_users_settings(monkeypatch):
+    for name in ("PYTHONSTARTUP", "SPHINXOPTS", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, "x")
+    assert not {"PYTHONSTARTUP", "SPHINXOPTS", "JUPYTER_PATH"} & rendering._environment().keys()
+
+
+@pytest.mark.parametrize("name", ["_config.yml", "book/references.bib"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"])
+def test_a_missing_or_undecodable_file_is_named(changed, name, content):
+    path = changed / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BookError, match=path.name):
+        render(changed)

@@ -6,19 +6,22 @@ import subprocess
 from zipfile import ZipFile
 
 import pytest
-from small_project import edit, make_project
+from small_project import edit
 
 from book.__main__ import main
-from book.pipeline.parameters import load_profile
-from book.pipeline.project import BookError, load_project
+from book.pipeline.errors import BookError
+from book.pipeline.parameters import load_build
+from book.pipeline.project import load_project
 from book.pipeline.submission import make_submission
+
+pytestmark = pytest.mark.xdist_group("rendered")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(rendered_once, tmp_path_factory):
     """The small project, executed, rendered, and known to git."""
-    root = make_project(tmp_path_factory.mktemp("submitted") / "project")
-    assert main(["build", "--profile", "quick"], root) == 0
+    root = tmp_path_factory.mktemp("submitted") / "project"
+    shutil.copytree(rendered_once, root, copy_function=shutil.copy2)
     (root / "tool.sh").write_text("#!/bin/sh\n")
     (root / "tool.sh").chmod(0o755)
     (root / ".gitignore").write_text("_build/\n")
@@ -33,8 +36,7 @@ def root(finished, tmp_path):
 
 
 def submit(root, name="2020123"):
-    project = load_project(root)
-    return make_submission(project, load_profile(project, "quick"), name)
+    return make_submission(load_build(load_project(root), "quick"), name)
 
 
 def archives(root):
@@ -52,7 +54,7 @@ def test_archive_holds_the_code_with_the_models_zipped_and_the_report(root):
         assert not any("_build" in name or ".git/" in name for name in names)
         assert file.getinfo("code/tool.sh").external_attr >> 16 == 0o755
         with ZipFile(io.BytesIO(file.read("code/models.zip"))) as models:
-            assert models.read("first/total.txt") == (root / "_build/quick/models/first/total.txt").read_bytes()
+            assert models.read("first/total.txt") == (root / "_build/quick/results/models/first/total.txt").read_bytes()
 
 
 def test_the_same_build_gives_the_same_bytes_later_too(root):
@@ -92,9 +94,9 @@ def test_a_report_of_other_prose_is_refused(root):
 
 
 def test_missing_or_altered_models_are_refused(root):
-    path = root / "_build/quick/models/first/total.txt"
+    path = root / "_build/quick/results/models/first/total.txt"
     path.write_text("1")
-    with pytest.raises(BookError, match="the saved models of first are not there; 'make rerun' makes them"):
+    with pytest.raises(BookError, match=r"first: its model total.txt is not what was recorded; .*makes it anew"):
         submit(root)
     assert not archives(root)
 
@@ -109,3 +111,11 @@ def test_without_git_there_is_no_list_of_the_code(root):
 def test_make_submission_without_a_name_says_how(root, capsys):
     assert main(["submission", ""], root) == 1
     assert "make submission NAME=2020123" in capsys.readouterr().err
+
+
+def test_a_folder_inside_another_repository_is_refused(root):
+    shutil.rmtree(root / ".git")
+    subprocess.run(["git", "init", "-q"], cwd=root.parent, check=True)
+    with pytest.raises(BookError, match="must be a git repository of its own"):
+        submit(root)
+    assert not archives(root)
