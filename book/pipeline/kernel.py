@@ -149,6 +149,8 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JOBLIB_TEMP_FOLDER": str(folder / "joblib"),
+        # That folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
+        "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
     }, complaints
 

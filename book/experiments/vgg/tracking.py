@@ -13,8 +13,10 @@ from book.experiments.checks import check_choice
 
 MODES = ("offline", "online")
 SYNC_SECONDS = 120
+ROOT = Path(__file__).parents[3]
+CHAPTER = ROOT / "book" / "chapters" / "vgg16.md"
 PROJECT = "from-backprop-to-vgg16"
-FOLDER = Path(__file__).parents[3] / "_build"
+FOLDER = ROOT / "_build"
 """wandb makes a folder ``wandb`` in it: a run is no result, and holds times and the machine's name."""
 
 
@@ -64,12 +66,21 @@ def track_run(
 
 def _write(folder, config, history, class_names, labels, predictions, class_table) -> Path:
     os.environ["WANDB_SILENT"] = "true"
+    # Else wandb looks for the notebook's name, and says on the page that it found none.
+    os.environ.setdefault("WANDB_NOTEBOOK_NAME", str(CHAPTER))
     # wandb's own folders lie in the user's home, which need not be writable.
     for name in ("CACHE", "CONFIG", "DATA"):
         os.environ.setdefault(f"WANDB_{name}_DIR", str(folder / "wandb" / name.lower()))
     import wandb  # takes a second, and reads WANDB_SILENT
 
-    settings = wandb.Settings(mode="offline", silent=True, console="off", x_disable_stats=True, disable_git=True)
+    settings = wandb.Settings(
+        mode="offline",
+        silent=True,
+        console="off",
+        x_disable_stats=True,
+        disable_git=True,
+        save_code=False,
+    )
     run = wandb.init(project=PROJECT, dir=folder, config=dict(config), settings=settings)
     try:
         for epoch, values in enumerate(zip(*history.values(), strict=True), start=1):
