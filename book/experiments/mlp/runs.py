@@ -1,47 +1,48 @@
-"""Training runs that several chapters share: in parallel, interruptible, and kept for the next time."""
+"""Training runs that several chapters share: in parallel, interruptible, and cached."""
 
+import importlib
 import json
 import math
-import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import sklearn
-from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
 
 import mlp_core
+from book.experiments.checks import check_integer
+from book.experiments.mlp.samples import LabelledSamples
+from book.experiments.page.execution import one_thread
 from book.experiments.page.progress import Progress, reported
-from book.experiments.page.storage import keyed_folder, source_digest, write_json
-from data import Part, Split, flatten, scale_to_unit
-from mlp_core import DivergenceError, NeuralNetwork, checkpoint_files, load_checkpoint, save_checkpoint
+from book.experiments.page.storage import CachedStep, measured, memory_mapped
+from book.files import write_atomically
+from book.sources import digest_of
+from mlp_core import (
+    CheckpointError,
+    DivergenceError,
+    NeuralNetwork,
+    checkpoint_files,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 SAFETY_INTERVAL = 10
-"""Epochs between the checkpoints that an interrupted training goes on from."""
+"""Epochs between the checkpoints from which an interrupted training run is resumed."""
 
-
-class LabelledSamples(NamedTuple):
-    """What a training sees.
-
-    Attributes
-    ----------
-    X, X_validation : ndarray of float32, shape (n, 784)
-        Grey values in [0, 1].
-    y, y_validation : ndarray of int, shape (n,)
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    X_validation: np.ndarray
-    y_validation: np.ndarray
+RESULT = "result.json"
+OWNER = ".owner"
+"""File by which a worker finds out whether it sees the cache folder of the process that sent the work."""
 
 
 class TrainingRun(NamedTuple):
-    """A finished training.
+    """A finished training run.
 
     Attributes
     ----------
@@ -58,53 +59,24 @@ class TrainingRun(NamedTuple):
     folder: Path
 
 
-def as_samples(part: Part) -> np.ndarray:
-    """Images as rows of 784 grey values in [0, 1], shape (n, 784), float32."""
-    return flatten(scale_to_unit(part.images))
-
-
-def training_samples(split: Split, num_train: int) -> LabelledSamples:
-    """Training and validation samples, the training part cut to the first ``num_train / 10`` of each class.
-
-    Raises
-    ------
-    ValueError
-        Unless ``num_train`` is a multiple of 10 from 10 to the size of the training part.
-    """
-    size = len(split.train.labels)
-    if isinstance(num_train, bool) or not isinstance(num_train, int) or num_train % 10 or not 10 <= num_train <= size:
-        raise ValueError(f"num_train must be a multiple of 10 from 10 to {size}; got {num_train!r}")
-    rank_in_class = np.empty(size, dtype=int)
-    for label in range(10):
-        members = split.train.labels == label
-        rank_in_class[members] = np.arange(members.sum())
-    keep = rank_in_class < num_train // 10
-    return LabelledSamples(
-        as_samples(split.train)[keep],
-        split.train.labels[keep],
-        as_samples(split.validation),
-        split.validation.labels,
-    )
-
-
 def train_networks(
-    parameters: Mapping[str, Mapping[str, Any]],
+    hyperparameters: Mapping[str, Mapping[str, Any]],
     samples: LabelledSamples,
     checkpoint_epochs: Sequence[int],
     task: str,
 ) -> dict[str, TrainingRun]:
-    """Train several of our networks side by side, each on one thread.
+    """Train several NumPy networks side by side, each on one thread.
 
-    A finished training is kept under what it depends on and found again; an interrupted one goes on from its last
-    checkpoint. Processes are joblib's: choose their number and backend with ``joblib.parallel_config``.
+    A finished training run is loaded from the cache; an interrupted one is resumed from its last checkpoint. Within
+    :func:`book.experiments.page.execution.parallel` the runs are distributed.
 
     Parameters
     ----------
-    parameters : mapping of names to dict
+    hyperparameters : mapping of names to dict
         Parameters of ``NeuralNetwork``, without ``n_layers``.
     samples : LabelledSamples
     checkpoint_epochs : sequence of int
-        Epochs after which weights, biases and state are kept, as far as a training gets; its last epoch always is one.
+        Epochs after which weights, biases and state are saved, as far as a run gets; its last epoch always is one.
     task : str
         What the terminal calls this step.
 
@@ -113,109 +85,197 @@ def train_networks(
     dict of TrainingRun
         Under the names given.
     """
-    return train_all(_train_network, "network", parameters, samples, checkpoint_epochs, task)
+    made_by = digest_of(_train_network, saved_epochs, _load_last_checkpoint, *modules_of(mlp_core))
+    return cached_runs(_train_network, made_by, "network", hyperparameters, samples, checkpoint_epochs, task)
 
 
-def is_checkpoint(epoch: int, num_epochs: int, checkpoint_epochs: Sequence[int]) -> bool:
-    """Whether a training is saved after ``epoch``: when asked for, at its end, and now and then for safety."""
-    return epoch in (*checkpoint_epochs, num_epochs) or epoch % SAFETY_INTERVAL == 0
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """Return the modules of a package, for a digest of all its code."""
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+def saved_epochs(num_epochs: int, checkpoint_epochs: Sequence[int]) -> list[int]:
+    """Epochs after which a network is saved: those asked for, the last one, and now and then one for safety."""
+    wanted = {*checkpoint_epochs, *range(SAFETY_INTERVAL, num_epochs, SAFETY_INTERVAL), num_epochs}
+    return sorted(epoch for epoch in wanted if epoch <= num_epochs)
 
 
 def last_checkpoint(folder: Path, before: float = math.inf) -> int:
-    """Epoch of the last checkpoint of one of our networks in ``folder`` before an epoch; 0 if there is none."""
+    """Epoch of the last checkpoint of a NumPy network in ``folder`` before an epoch; 0 if there is none."""
     epochs = (int(path.name.split("_")[0]) for path in folder.glob("*_state.npz"))
     return max((epoch for epoch in epochs if epoch < before), default=0)
 
 
 def check_converged(runs: Mapping[str, TrainingRun]) -> None:
-    """Raise ValueError that names each training which diverged, where all of them are needed to the end."""
+    """Raise ValueError that names each run that diverged, where all of them are needed to the end."""
     diverged = [f"{name} in epoch {run.diverged_epoch}" for name, run in runs.items() if run.diverged_epoch]
     if diverged:
         raise ValueError(f"learning_rate must be low enough for training to end; diverged: {', '.join(diverged)}")
 
 
-def deliver_checkpoints(training: TrainingRun, activation: str, epochs: Sequence[int], folder: Path) -> list[Path]:
-    """Copy a training's pickles, two for each of ``epochs``, into ``folder``; returns their new paths."""
-    delivered = []
+def copy_checkpoints(run: TrainingRun, activation: str, epochs: Sequence[int], folder: Path) -> list[Path]:
+    """Copy the pickles of a run, two for each of ``epochs``, into ``folder``; returns their new paths."""
+    copies = []
     for epoch in epochs:
-        files = checkpoint_files(training.folder, epoch, activation)
-        delivered += [Path(shutil.copy(source, folder)) for source in (files.weights, files.biases)]
-    return delivered
+        files = checkpoint_files(run.folder, epoch, activation)
+        for source in (files.weights, files.biases):
+            copies.append(folder / source.name)
+            write_atomically(copies[-1], source.read_bytes())
+    return copies
 
 
-def train_all(
+def cached_runs(
     train: Callable[..., tuple[dict[str, list], int | None]],
+    made_by: str,
     kind: str,
-    parameters: Mapping[str, Mapping[str, Any]],
+    hyperparameters: Mapping[str, Mapping[str, Any]],
     samples: LabelledSamples,
     checkpoint_epochs: Sequence[int],
     task: str,
 ) -> dict[str, TrainingRun]:
-    """Run ``train`` for each set of parameters, unless its result is already there.
+    """Call ``train`` for each set of hyperparameters whose result is not in the cache.
 
     Parameters
     ----------
     train : callable
-        ``(parameters, samples, checkpoint_epochs, folder, progress) -> (history, diverged_epoch)``; writes its
-        checkpoints into ``folder``, goes on from those it finds there, and reports each epoch.
+        ``(hyperparameters, samples, checkpoint_epochs, folder, progress) -> (history, diverged_epoch)``; writes its
+        checkpoints into ``folder``, resumes from the last whole one that it finds there, and reports each epoch.
+    made_by : str
+        Digest of the code that ``train`` runs.
     kind : str
         The readable part of the folder's name.
-    parameters, samples, checkpoint_epochs, task
+    hyperparameters, samples, checkpoint_epochs, task
         As :func:`train_networks`.
 
     Returns
     -------
     dict of TrainingRun
+
+    Raises
+    ------
+    ValueError
+        For a checkpoint after the last epoch.
     """
-    longest = max(one["num_epochs"] for one in parameters.values())
-    for epoch in checkpoint_epochs:
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= longest:
-            raise ValueError(f"checkpoint_epochs must be integers from 1 to num_epochs = {longest}; got {epoch!r}")
+    longest = max(one["num_epochs"] for one in hyperparameters.values())
+    for i, epoch in enumerate(checkpoint_epochs):
+        check_integer(f"checkpoint_epochs[{i}]", epoch, 1, longest)
     depends_on = {
         "samples": joblib.hash(tuple(samples)),
         "checkpoint_epochs": list(checkpoint_epochs),
-        "source": source_digest(sys.modules[train.__module__], mlp_core),
+        "code": made_by,
         "versions": [np.__version__, sklearn.__version__],
     }
-    folders = {
-        name: keyed_folder(f"{kind}-{one['activation']}", depends_on | {"parameters": dict(one)})
-        for name, one in parameters.items()
+    steps = {
+        name: CachedStep(f"{kind}-{one['activation']}", depends_on | {"hyperparameters": dict(one)})
+        for name, one in hyperparameters.items()
     }
-    with reported(task, sum(one["num_epochs"] for one in parameters.values())) as progress:
-        runs = Parallel()(
-            delayed(_train_or_find)(train, one, samples, checkpoint_epochs, folders[name], progress)
-            for name, one in parameters.items()
+    with ExitStack() as stack:
+        # Always in the same order: two processes that want the same folders then never wait for each other.
+        for step in sorted({step.folder: step for step in steps.values()}.values(), key=lambda step: step.folder):
+            stack.enter_context(step.locked())
+        progress = stack.enter_context(reported(task, sum(one["num_epochs"] for one in hyperparameters.values())))
+        missing = {}
+        for name, step in steps.items():
+            if step.is_finished():
+                progress.advance(hyperparameters[name]["num_epochs"], "from the cache")
+            else:
+                missing[step.folder] = name
+        if missing:
+            _train_missing(
+                train,
+                [(name, steps[name]) for name in missing.values()],
+                hyperparameters,
+                samples,
+                checkpoint_epochs,
+                progress,
+            )
+        return {
+            name: TrainingRun(**json.loads((step.folder / RESULT).read_text()), folder=step.folder)
+            for name, step in steps.items()
+        }
+
+
+class _Outcome(NamedTuple):
+    name: str
+    cost: dict[str, Any]
+    files: dict[str, bytes]
+
+
+def _train_missing(train, missing, hyperparameters, samples, checkpoint_epochs, progress):
+    owner = uuid.uuid4().hex
+    for _, step in missing:
+        write_atomically(step.folder / OWNER, owner)
+    arrays = memory_mapped("samples", samples._asdict()).values()
+    tasks = (
+        joblib.delayed(_train_one)(
+            train, name, dict(hyperparameters[name]), *arrays, list(checkpoint_epochs), step.folder, owner, progress
         )
-    return dict(zip(parameters, runs, strict=True))
+        for name, step in missing
+    )
+    steps = dict(missing)
+    # Each run is sealed as soon as it ends, so that an interrupt of the others costs nothing of it.
+    for outcome in joblib.Parallel(return_as="generator_unordered")(tasks):
+        step = steps[outcome.name]
+        for file, content in outcome.files.items():
+            write_atomically(step.folder / file, content)
+        step.finish(outcome.cost)
 
 
-def _train_or_find(train, parameters, samples, checkpoint_epochs, folder, progress):
-    result_file = folder / "result.json"
-    if result_file.exists():
-        progress.advance(parameters["num_epochs"], "found")
-    else:
-        with threadpool_limits(limits=1):
-            history, diverged_epoch = train(parameters, samples, checkpoint_epochs, folder, progress)
-        write_json(result_file, {"history": history, "diverged_epoch": diverged_epoch})
-    return TrainingRun(**json.loads(result_file.read_text()), folder=folder)
+def _train_one(
+    train, name, hyperparameters, X, y, X_validation, y_validation, checkpoint_epochs, folder, owner, progress: Progress
+) -> _Outcome:
+    """Do one training run, in whatever process this is."""
+    # Plain views: indexing a memory map is slow.
+    samples = LabelledSamples(*map(np.asarray, (X, y, X_validation, y_validation)))
+    with one_thread(), measured() as cost, _workplace(folder, owner) as place:
+        history, diverged_epoch = train(hyperparameters, samples, checkpoint_epochs, place, progress)
+        write_atomically(place / RESULT, json.dumps({"history": history, "diverged_epoch": diverged_epoch}))
+        files = {} if place == folder else {path.name: path.read_bytes() for path in place.iterdir()}
+    return _Outcome(name, cost, files)
 
 
-def _train_network(parameters, samples, checkpoint_epochs, folder, progress: Progress):
-    network = NeuralNetwork(len(parameters["layer_sizes"]), **parameters)
-    finished = last_checkpoint(folder)
-    train = network.fit
-    if finished:
-        train = load_checkpoint(network, folder, finished).resume
-        progress.advance(finished, "found")
+@contextmanager
+def _workplace(folder: Path, owner: str) -> Iterator[Path]:
+    """Give ``folder`` where this process sees that of the sender, elsewhere a temporary one."""
+    try:
+        is_shared = (folder / OWNER).read_text() == owner
+    except OSError:
+        is_shared = False
+    if is_shared:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
-    def keep(network: NeuralNetwork, epoch: int) -> None:
-        if is_checkpoint(epoch, network.num_epochs, checkpoint_epochs):
-            save_checkpoint(network, folder)
+
+def _train_network(hyperparameters, samples, checkpoint_epochs, folder, progress: Progress):
+    network = NeuralNetwork(len(hyperparameters["layer_sizes"]), **hyperparameters)
+    epochs = saved_epochs(network.num_epochs, checkpoint_epochs)
+    finished = _load_last_checkpoint(network, folder, epochs)
+    progress.advance(finished, "from a checkpoint")
+
+    def save(network: NeuralNetwork, epoch: int) -> None:
+        if epoch in epochs:
+            save_checkpoint(network, folder, write=write_atomically)
         progress.advance(note=f"{network.activation}, loss {network.history_['train_loss'][-1]:.3f}")
 
+    train = network.resume if finished else network.fit
     try:
-        train(samples.X, samples.y, (samples.X_validation, samples.y_validation), keep)
+        train(samples.X, samples.y, (samples.X_validation, samples.y_validation), save)
     except DivergenceError as error:
         progress.advance(network.num_epochs - error.epoch + 1, f"{network.activation} diverged")
         return network.history_, error.epoch
     return network.history_, None
+
+
+def _load_last_checkpoint(network: NeuralNetwork, folder: Path, epochs: Sequence[int]) -> int:
+    """Load the last checkpoint up to which all are whole, so that a missing one is made again; 0 if there is none."""
+    finished = 0
+    for epoch in epochs:
+        try:
+            load_checkpoint(network, folder, epoch)
+        except CheckpointError:
+            break
+        finished = epoch
+    return finished

@@ -1,6 +1,7 @@
 """The NumPy network as a scikit-learn classifier, for ``Pipeline``, ``GridSearchCV`` and the like."""
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ class NeuralNetworkClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int
-        Nodes of each hidden layer; ``()`` is softmax regression.
+    hidden_layer_sizes : int or array-like of int
+        Nodes of each hidden layer; a number is one layer, as in scikit-learn; ``()`` is softmax regression.
     activation, learning_rate, weight_init, batch_size, num_epochs, dtype, max_grad_norm
         See :class:`mlp_core.NeuralNetwork`.
     random_state : int, RandomState or None
@@ -42,14 +43,14 @@ class NeuralNetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: tuple[int, ...] = (100,),
+        hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str = "relu",
         learning_rate: float = 0.1,
         weight_init: str = "normal",
         batch_size: int = 32,
         num_epochs: int = 100,
         random_state: int | np.random.RandomState | None = None,
-        dtype: str = "float64",
+        dtype: str | type | np.dtype = "float64",
         max_grad_norm: float | None = 5.0,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -85,7 +86,10 @@ class NeuralNetworkClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        layer_sizes = [X.shape[1], *self.hidden_layer_sizes, len(self.classes_)]
+        hidden_layer_sizes = self.hidden_layer_sizes
+        if isinstance(hidden_layer_sizes, numbers.Integral):
+            hidden_layer_sizes = [hidden_layer_sizes]
+        layer_sizes = [X.shape[1], *hidden_layer_sizes, len(self.classes_)]
         seed = self.random_state
         if not isinstance(seed, numbers.Integral):
             seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))

@@ -1,5 +1,8 @@
-"""scikit-learn's multilayer perceptron, trained under the settings of ours."""
+"""scikit-learn's multilayer perceptron, trained with the hyperparameters of the NumPy network."""
 
+import hashlib
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,62 +10,70 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from book.experiments.mlp.runs import LabelledSamples, TrainingRun, is_checkpoint, train_all
+import mlp_core
+from book.experiments.mlp.runs import TrainingRun, cached_runs, modules_of, saved_epochs
+from book.experiments.mlp.samples import LabelledSamples
 from book.experiments.page.progress import Progress
-from mlp_core import WEIGHT_INITS, NeuralNetwork
+from book.files import write_atomically
+from book.sources import digest_of
+from mlp_core import WEIGHT_INITS, CheckpointError, NeuralNetwork
 
 SKLEARN_ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "linear": "identity", "tanh": "tanh"}
-"""scikit-learn's name for each of our activations."""
+"""scikit-learn's name for each activation of the NumPy network."""
+
+HISTORY_KEYS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
 def train_sklearn_mlps(
-    parameters: Mapping[str, Mapping[str, Any]],
+    hyperparameters: Mapping[str, Mapping[str, Any]],
     samples: LabelledSamples,
     checkpoint_epochs: Sequence[int],
     task: str,
 ) -> dict[str, TrainingRun]:
-    """Train scikit-learn's networks as :func:`~book.experiments.mlp.runs.train_networks` trains ours.
+    """Train scikit-learn's networks as :func:`~book.experiments.mlp.runs.train_networks` trains NumPy networks.
 
-    Plain SGD on the cross-entropy: no momentum, no L2 penalty, a constant rate, weights from Normal(0, 1) * 0.01,
-    biases zero. Losses and accuracies are computed from scikit-learn's weights by the code that computes ours.
+    Plain SGD on the cross-entropy: no momentum, no L2 penalty, a constant learning rate, weights from
+    Normal(0, 1) * 0.01, biases zero. Losses and accuracies are computed from scikit-learn's weights by the code that
+    computes those of the NumPy network.
 
     Parameters
     ----------
-    parameters : mapping of names to dict
-        Each with ``layer_sizes``, ``activation`` (our name for it), ``learning_rate``, ``batch_size``,
-        ``num_epochs`` and ``seed``.
+    hyperparameters : mapping of names to dict
+        Each with ``layer_sizes``, ``activation`` (the NumPy network's name for it), ``learning_rate``,
+        ``batch_size``, ``num_epochs`` and ``seed``.
     samples, checkpoint_epochs, task
-        As for ours. A checkpoint is the file :func:`sklearn_checkpoint`.
+        As for the NumPy networks. A checkpoint is the file :func:`sklearn_checkpoint`.
     """
-    return train_all(_train_sklearn_mlp, "sklearn", parameters, samples, checkpoint_epochs, task)
+    made_by = digest_of(sys.modules[__name__], saved_epochs, *modules_of(mlp_core))
+    return cached_runs(_train_sklearn_mlp, made_by, "sklearn", hyperparameters, samples, checkpoint_epochs, task)
 
 
-def new_sklearn_mlp(parameters: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> MLPClassifier:
-    """Build scikit-learn's network, its initial weights drawn as ours are.
+def new_sklearn_mlp(hyperparameters: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> MLPClassifier:
+    """Build scikit-learn's network, its initial weights drawn as the NumPy network's are.
 
     scikit-learn makes its arrays in a first ``partial_fit``; they are then overwritten. Its random state is an
     object: with a number, each later ``partial_fit`` would replay the same order of batches.
 
     Parameters
     ----------
-    parameters : mapping
+    hyperparameters : mapping
         See :func:`train_sklearn_mlps`.
     X, y : ndarray of shape (n, d), (n,)
         Samples of every class.
     """
     mlp = MLPClassifier(
-        hidden_layer_sizes=parameters["layer_sizes"][1:-1],
-        activation=SKLEARN_ACTIVATIONS[parameters["activation"]],
+        hidden_layer_sizes=hyperparameters["layer_sizes"][1:-1],
+        activation=SKLEARN_ACTIVATIONS[hyperparameters["activation"]],
         solver="sgd",
         alpha=0.0,
-        batch_size=parameters["batch_size"],
-        learning_rate_init=parameters["learning_rate"],
+        batch_size=hyperparameters["batch_size"],
+        learning_rate_init=hyperparameters["learning_rate"],
         momentum=0.0,
-        random_state=np.random.RandomState(parameters["seed"]),
+        random_state=np.random.RandomState(hyperparameters["seed"]),
     )
-    first_batch = slice(parameters["batch_size"])
+    first_batch = slice(hyperparameters["batch_size"])
     mlp.partial_fit(X[first_batch], y[first_batch], classes=np.unique(y))
-    rng = np.random.default_rng(parameters["seed"])
+    rng = np.random.default_rng(hyperparameters["seed"])
     for W, b in zip(mlp.coefs_, mlp.intercepts_, strict=True):
         W[...], b[...] = WEIGHT_INITS["normal"](rng, *W.shape), 0
     return mlp
@@ -74,33 +85,37 @@ def sklearn_checkpoint(folder: Path, epoch: int, activation: str) -> Path:
 
 
 def load_sklearn_mlp(path: Path, mlp: MLPClassifier) -> MLPClassifier:
-    """Put saved weights, biases and the state of the shuffle into a network from :func:`new_sklearn_mlp`."""
-    with np.load(path, allow_pickle=False) as saved:
-        for i, (W, b) in enumerate(zip(mlp.coefs_, mlp.intercepts_, strict=True)):
-            W[...], b[...] = saved[f"coefs_{i}"], saved[f"intercepts_{i}"]
-        mlp.random_state.set_state(("MT19937", saved["shuffle_keys"], int(saved["shuffle_position"])))
+    """Put saved weights, biases and the state of the shuffle into a network from :func:`new_sklearn_mlp`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or of another network; the network is then left as it was.
+    """
+    saved = _read(path)
+    found = [saved[key] for key in sorted(saved) if key.startswith(("coefs_", "intercepts_"))]
+    if [array.shape for array in found] != [array.shape for array in (*mlp.coefs_, *mlp.intercepts_)]:
+        raise CheckpointError(f"{path} holds the weights of another network")
+    for i, (W, b) in enumerate(zip(mlp.coefs_, mlp.intercepts_, strict=True)):
+        W[...], b[...] = saved[f"coefs_{i}"], saved[f"intercepts_{i}"]
+    mlp.random_state.set_state(("MT19937", saved["shuffle_keys"], int(saved["shuffle_position"])))
     return mlp
 
 
 def with_sklearn_weights(network: NeuralNetwork, mlp: MLPClassifier) -> NeuralNetwork:
-    """Let one of our networks compute with scikit-learn's weights, shared and not copied."""
+    """Let a NumPy network compute with scikit-learn's weights, shared and not copied."""
     network.weights_, network.biases_, network.classes_ = mlp.coefs_, mlp.intercepts_, mlp.classes_
     return network
 
 
-def _train_sklearn_mlp(parameters, samples, checkpoint_epochs, folder, progress: Progress):
-    mlp = new_sklearn_mlp(parameters, samples.X, samples.y)
-    activation, num_epochs = parameters["activation"], parameters["num_epochs"]
-    layer_sizes = parameters["layer_sizes"]
+def _train_sklearn_mlp(hyperparameters, samples, checkpoint_epochs, folder, progress: Progress):
+    mlp = new_sklearn_mlp(hyperparameters, samples.X, samples.y)
+    activation, num_epochs = hyperparameters["activation"], hyperparameters["num_epochs"]
+    layer_sizes = hyperparameters["layer_sizes"]
     probe = with_sklearn_weights(NeuralNetwork(len(layer_sizes), layer_sizes, activation), mlp)
-    history = {"train_loss": [], "train_accuracy": [], "validation_loss": [], "validation_accuracy": []}
-    finished = max((int(path.name.split("_")[0]) for path in folder.glob("*_scikit_learn.npz")), default=0)
-    if finished:
-        path = sklearn_checkpoint(folder, finished, activation)
-        load_sklearn_mlp(path, mlp)
-        with np.load(path) as saved:
-            history = {key: saved[key].tolist() for key in history}
-        progress.advance(finished, "found")
+    epochs = saved_epochs(num_epochs, checkpoint_epochs)
+    finished, history = _load_last_checkpoint(mlp, folder, activation, epochs)
+    progress.advance(finished, "from a checkpoint")
     for epoch in range(finished + 1, num_epochs + 1):
         try:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -112,18 +127,60 @@ def _train_sklearn_mlp(parameters, samples, checkpoint_epochs, folder, progress:
             return history, epoch
         train = probe.evaluate(samples.X, samples.y)
         validation = probe.evaluate(samples.X_validation, samples.y_validation)
-        for key, value in zip(history, (*train, *validation), strict=True):
+        for key, value in zip(HISTORY_KEYS, (*train, *validation), strict=True):
             history[key].append(value)
-        if is_checkpoint(epoch, num_epochs, checkpoint_epochs):
+        if epoch in epochs:
             _save(mlp, history, sklearn_checkpoint(folder, epoch, activation))
         progress.advance(note=f"{activation}, loss {train[0]:.3f}")
     return history, None
+
+
+def _load_last_checkpoint(
+    mlp: MLPClassifier, folder: Path, activation: str, epochs: Sequence[int]
+) -> tuple[int, dict[str, list]]:
+    """Load the last checkpoint up to which all are whole; returns its epoch, 0 if there is none, and its history."""
+    finished, history = 0, {key: [] for key in HISTORY_KEYS}
+    for epoch in epochs:
+        path = sklearn_checkpoint(folder, epoch, activation)
+        try:
+            load_sklearn_mlp(path, mlp)
+        except CheckpointError:
+            break
+        finished = epoch
+    if finished:
+        saved = _read(sklearn_checkpoint(folder, finished, activation))
+        history = {key: saved[key].tolist() for key in HISTORY_KEYS}
+    return finished, history
 
 
 def _save(mlp: MLPClassifier, history: Mapping[str, list], path: Path) -> None:
     _, shuffle_keys, shuffle_position, *_ = mlp.random_state.get_state()
     arrays = {f"coefs_{i}": W for i, W in enumerate(mlp.coefs_)}
     arrays |= {f"intercepts_{i}": b for i, b in enumerate(mlp.intercepts_)}
-    temporary = path.with_name(f".{path.name}.tmp.npz")
-    np.savez(temporary, shuffle_keys=shuffle_keys, shuffle_position=shuffle_position, **arrays, **history)
-    temporary.replace(path)
+    arrays |= {"shuffle_keys": shuffle_keys, "shuffle_position": np.array(shuffle_position)}
+    arrays |= {key: np.array(values) for key, values in history.items()}
+    content = io.BytesIO()
+    np.savez(content, **arrays, sha256=np.array(_digest(arrays)))
+    write_atomically(path, content.getvalue())
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a checkpoint and compare them with their digest."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file}
+        is_whole = str(arrays.pop("sha256")) == _digest(arrays)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except Exception as error:  # a damaged archive fails in as many ways as zip and NumPy have
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not is_whole:
+        raise CheckpointError(f"{path} is damaged: it does not hold what was written to it")
+    return arrays
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key, array in sorted(arrays.items()):
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

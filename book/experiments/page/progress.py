@@ -6,10 +6,11 @@ The pipeline names a file in the environment variable ``BOOK_PROGRESS`` and draw
 
 import json
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,9 @@ class Progress:
     def advance(self, units: int = 1, note: str = "") -> None:
         """Report ``units`` of work as done."""
         line = json.dumps({"task": self.task, "total": self.total, "advance": units, "note": note}) + "\n"
-        # One write to a file opened for appending: lines of several processes do not mix.
-        with open(self.path, "ab", buffering=0) as file:
+        # One write to a file opened for appending: lines of several processes do not mix. On another machine there is
+        # no such file, and it is not made; the bar then moves when the step is done.
+        with suppress(FileNotFoundError), open(self.path, "wb", buffering=0, opener=_appending) as file:
             file.write(line.encode())
 
 
@@ -48,6 +50,7 @@ class Progress:
 def reported(task: str, total: int) -> Iterator[Progress]:
     """Give the :class:`Progress` of a step that is shown while the block runs."""
     if path := os.environ.get("BOOK_PROGRESS"):
+        Path(path).touch()
         yield Progress(task, total, path)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +64,19 @@ def reported(task: str, total: int) -> Iterator[Progress]:
         finally:
             finished.set()
             thread.join()
+
+
+def notice(text: str) -> None:
+    """Say in the terminal, not on the page, what somebody who runs the book should know."""
+    if path := os.environ.get("BOOK_PROGRESS"):
+        Path(path).touch()
+        Progress(text, 1, path).advance()
+    else:
+        print(text, file=sys.__stderr__)
+
+
+def _appending(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND)
 
 
 def _draw(progress: Progress, finished: threading.Event) -> None:

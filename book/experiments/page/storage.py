@@ -1,58 +1,233 @@
-"""Where chapters leave files: results of a run, and expensive steps kept under what they depend on."""
+"""Stored files: what a chapter leaves for others, what others left for it, and expensive steps kept by a key."""
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import joblib
+import numpy as np
+import psutil
+
+from book.experiments.page.progress import notice
+from book.files import DamagedFileError, checksums_of, locked, read_sealed_json, write_sealed_json
+
 ROOT = Path(__file__).parents[3]
-DEFAULT_OUTPUT = "_build/manual"
+DEFAULT_MODELS = "_build/manual/models"
+DEFAULT_RESULTS = "results"
+CACHE = "_build/cache"
+SEAL = "finished.json"
+"""The file of a cached folder that is written last: the checksums of the others and what they cost."""
 
 
-def models_folder(chapter: str) -> Path:
-    """Folder for the files that ``chapter`` leaves to others.
+class PublishedFileError(ValueError):
+    """A file that a chapter left for others is missing, or not the one that its notebook recorded."""
 
-    It lies in the output folder of the run, which the pipeline names in the environment variable ``BOOK_OUTPUT``;
-    a chapter that is run by hand writes to ``_build/manual``. Both are relative to the project's root, wherever the
-    kernel was started.
+
+def saved_models(chapter: str) -> Path:
+    """Folder into which ``chapter`` writes the files that it leaves for others; made if it is missing.
+
+    The environment variable ``BOOK_MODELS`` names it; a chapter that is run by hand writes to
+    ``_build/manual/models/<chapter>``. Relative paths start at the project's root, wherever the kernel was started.
     """
-    folder = ROOT / os.environ.get("BOOK_OUTPUT", DEFAULT_OUTPUT) / "models" / chapter
+    folder = ROOT / (os.environ.get("BOOK_MODELS") or f"{DEFAULT_MODELS}/{chapter}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def keyed_folder(name: str, depends_on: Mapping[str, Any]) -> Path:
-    """Folder in ``_build/cache`` for an expensive step, named by a hash of all that its result depends on.
+def published_models(chapter: str, **shared_parameters: Any) -> Path:
+    """Folder of the files that ``chapter`` left for others, every one checked.
+
+    The environment variable ``BOOK_NEEDS``, JSON, maps chapters to the folders of their results; ``results`` where it
+    does not.
+
+    Parameters
+    ----------
+    chapter : str
+        The one that left them.
+    **shared_parameters
+        Parameters of the chapter that reads, which must have the values that ``chapter`` was run with.
+
+    Raises
+    ------
+    PublishedFileError
+        If the notebook or a file is missing, or a file is not what the notebook recorded.
+    ValueError
+        If a shared parameter has another value.
+    """
+    results = json.loads(os.environ.get("BOOK_NEEDS") or "{}").get(chapter, DEFAULT_RESULTS)
+    remedy = "`python -m book build` makes it anew"
+    if results == DEFAULT_RESULTS:
+        remedy = f"`git checkout -- results/{chapter}.ipynb results/models/{chapter}` restores it, {remedy}"
+    notebook, folder = ROOT / results / f"{chapter}.ipynb", ROOT / results / "models" / chapter
+    try:
+        record = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["book"]
+        checksums, parameters = dict(record["models"]), dict(record["parameters"])
+    except FileNotFoundError as error:
+        raise PublishedFileError(f"{notebook.relative_to(ROOT)} is missing; {remedy}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise PublishedFileError(
+            f"{notebook.relative_to(ROOT)} holds no record of the models of {chapter}; {remedy}"
+        ) from error
+    for name, value in shared_parameters.items():
+        if name not in parameters or parameters[name] != value:
+            raise ValueError(
+                f"{name} must be {parameters.get(name)!r}, that of the published models of {chapter}; got {value!r}; "
+                f"`python -m book run` with `-p {name} {value}` trains them anew"
+            )
+    present = checksums_of(folder) if folder.is_dir() else {}
+    for file, checksum in sorted(checksums.items()):
+        if present.get(file) != checksum:
+            state = "is not the file that its notebook recorded" if file in present else "is missing"
+            raise PublishedFileError(f"{(folder / file).relative_to(ROOT)} {state}; {remedy}")
+    return folder
+
+
+def cached(name: str, depends_on: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    """Make the files of an expensive step, or find them in the cache.
 
     Parameters
     ----------
     name : str
         What the step is, readable.
     depends_on : mapping
-        Values that JSON can write.
+        All that the result depends on; values that JSON can write, `book.sources.digest_of` the code for instance.
+    make : callable
+        Fills the folder that it is given. It may find there what an interrupted attempt left, if it can tell whole
+        files from damaged ones. Temporary files, with names that begin with a dot, don't count.
+
+    Returns
+    -------
+    Path
+        The folder, ``_build/cache/<name>-<key>``. Its files are those that ``make`` wrote: their checksums are
+        compared, and the step is done again where one differs.
     """
-    text = json.dumps(depends_on, sort_keys=True)
-    folder = ROOT / "_build" / "cache" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    step = CachedStep(name, depends_on)
+    with step.locked():
+        if not step.is_finished():
+            with measured() as cost:
+                make(step.folder)
+            step.finish(cost)
+    return step.folder
 
 
-def source_digest(*modules: ModuleType) -> str:
-    """Hash of the source of modules; of a package, that of all its files."""
-    digest = hashlib.sha256()
-    for module in modules:
-        path = Path(module.__file__)
-        for file in sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+class CachedStep:
+    """One step in the cache: its folder, its lock, its seal. See :func:`cached`, which does it all in one call.
+
+    Parameters
+    ----------
+    name, depends_on
+        As in :func:`cached`.
+    """
+
+    def __init__(self, name: str, depends_on: Mapping[str, Any]):
+        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+        self.name = name
+        self.folder = ROOT / CACHE / f"{name}-{key}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from this step while the block runs; wait for one that is at it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder.with_name(f".{self.folder.name}.lock")):
+            yield
+
+    def is_finished(self) -> bool:
+        """Whether the step is done and all its files are whole; its cost is then reported.
+
+        Of a damaged step what differs from its checksum is removed, and a line says so.
+        """
+        try:
+            seal = read_sealed_json(self.folder / SEAL)
+        except FileNotFoundError:
+            return False
+        except DamagedFileError:
+            seal = {"files": {}, "cost": None}
+        present = checksums_of(self.folder)
+        damaged = {file for file, checksum in seal["files"].items() if present.get(file) != checksum}
+        if seal["cost"] is not None and not damaged:
+            self._report(seal["cost"], found=True)
+            return True
+        for file in (SEAL, *damaged):
+            (self.folder / file).unlink(missing_ok=True)
+        what = ", ".join(sorted(damaged)) or SEAL
+        notice(f"{self.folder.relative_to(ROOT)}: {what} is damaged; computed again")
+        return False
+
+    def finish(self, cost: Mapping[str, Any]) -> None:
+        """Seal the files of the step and record what it cost."""
+        files = {file: checksum for file, checksum in checksums_of(self.folder).items() if file != SEAL}
+        write_sealed_json(self.folder / SEAL, {"files": files, "cost": dict(cost)})
+        self._report(cost, found=False)
+
+    def _report(self, cost: Mapping[str, Any], found: bool) -> None:
+        if path := os.environ.get("BOOK_COSTS"):
+            line = json.dumps({"step": self.name, **cost, "found": found}) + "\n"
+            # One write to a file opened for appending: lines of several processes do not mix.
+            with open(path, "ab", buffering=0) as file:
+                file.write(line.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside its place and move it there, so that a file that exists is whole."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        json.dump(content, file)
-    os.replace(file.name, path)
+@contextmanager
+def measured() -> Iterator[dict[str, Any]]:
+    """Measure what the block costs; the dict that it gives is filled at the end.
+
+    Its keys are ``cpu_seconds`` (of this process and all that it started), ``wall_seconds`` and ``machine``.
+    """
+    cost: dict[str, Any] = {}
+    wall, cpu = time.perf_counter(), _cpu_seconds()
+    yield cost
+    cost["cpu_seconds"] = round(max(0.0, _cpu_seconds() - cpu), 3)
+    cost["wall_seconds"] = round(time.perf_counter() - wall, 3)
+    cost["machine"] = machine()
+
+
+def memory_mapped(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Put arrays into files, so that worker processes read them and hold no copies.
+
+    joblib sends a memory map to a process on the same machine as its path, to another machine as its numbers. The
+    files lie in the cache, on disk, and not in shared memory, which a killed process would leave behind.
+
+    Parameters
+    ----------
+    name : str
+        What the arrays are, readable.
+    arrays : mapping of ndarray
+
+    Returns
+    -------
+    dict of ndarray
+        The same numbers, not to be written to.
+    """
+
+    def save(folder: Path) -> None:
+        for key, array in arrays.items():
+            np.save(folder / f"{key}.npy", array, allow_pickle=False)
+
+    folder = cached(name, {key: joblib.hash(np.asarray(array)) for key, array in arrays.items()}, save)
+    return {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in arrays}
+
+
+def machine() -> str:
+    """Name the processor and the number of its cores that may be used."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {joblib.cpu_count()} cores"
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process, of its descendants, and of those of them that have ended."""
+    total = 0.0
+    process = psutil.Process()
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total

@@ -1,20 +1,14 @@
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from joblib import parallel_config
 from sklearn.metrics import log_loss
 
-from book.experiments.mlp import runs as training
 from book.experiments.mlp.comparison import compare_with_mlp
-from book.experiments.mlp.runs import (
-    LabelledSamples,
-    check_converged,
-    deliver_checkpoints,
-    train_networks,
-    training_samples,
-)
+from book.experiments.mlp.runs import check_converged, copy_checkpoints, train_networks
+from book.experiments.mlp.samples import LabelledSamples, training_samples
 from book.experiments.mlp.sklearn_mlp import (
     load_sklearn_mlp,
     new_sklearn_mlp,
@@ -22,6 +16,7 @@ from book.experiments.mlp.sklearn_mlp import (
     train_sklearn_mlps,
 )
 from book.experiments.page import storage
+from book.experiments.page.execution import parallel
 from data import split_80_10_10
 from mlp_core import NeuralNetwork, load_parameters
 
@@ -48,13 +43,12 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(storage, "ROOT", tmp_path)
     monkeypatch.setenv("BOOK_PROGRESS", str(tmp_path / "progress"))
-    with parallel_config(backend="sequential"):
-        yield
+    monkeypatch.delenv("BOOK_SCHEDULER", raising=False)
 
 
-def reported_epochs():
-    lines = Path("progress").read_text().splitlines()
-    return sum(json.loads(line)["advance"] for line in lines)
+def reported_epochs(task="task"):
+    lines = map(json.loads, Path("progress").read_text().splitlines())
+    return sum(line["advance"] for line in lines if line["task"] == task)
 
 
 def test_training_gives_what_fit_gives(samples):
@@ -67,15 +61,33 @@ def test_training_gives_what_fit_gives(samples):
         assert np.array_equal(saved, own)
 
 
-def test_processes_give_what_one_process_gives(samples):
-    one = train_networks({"a": PARAMETERS, "b": PARAMETERS | {"seed": 1}}, samples, [4], "task")
-    for run in one.values():
-        (run.folder / "result.json").unlink()
-        for file in run.folder.iterdir():
-            file.unlink()
-    with parallel_config(backend="loky", n_jobs=2):
-        two = train_networks({"a": PARAMETERS, "b": PARAMETERS | {"seed": 1}}, samples, [4], "task")
-    assert one == two
+def files_of(run):
+    return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".pkl", ".npz", ".json")}
+
+
+def remove(run):
+    for path in run.folder.iterdir():
+        path.unlink()
+
+
+BOTH = {"a": PARAMETERS, "b": PARAMETERS | {"seed": 1}, "c": PARAMETERS | {"activation": "tanh"}}
+
+
+@pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
+def test_any_number_of_workers_gives_the_same_bytes(samples, monkeypatch, train):
+    results = []
+    for workers in (1, 2, 3):
+        monkeypatch.setenv("BOOK_WORKERS", str(workers))
+        with parallel():
+            runs = train(BOTH, samples, [4], "task")
+        contents = {name: files_of(run) for name, run in runs.items()}
+        for files in contents.values():
+            del files[storage.SEAL]  # holds the time that the run took
+        results.append(contents)
+        for run in runs.values():
+            remove(run)
+    assert results[0] == results[1] == results[2]
+    assert all(len(files) >= 2 for files in results[0].values())
 
 
 def test_finished_training_is_found_and_not_run_again(samples, monkeypatch):
@@ -98,21 +110,54 @@ def test_training_on_other_samples_is_another_training(samples):
 
 
 @pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
-def test_interrupted_training_goes_on_to_the_same_result(samples, monkeypatch, train):
+def test_interrupted_training_goes_on_to_the_same_result(samples, train):
     whole = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
-    expected = {file.name: file.read_bytes() for file in whole.folder.iterdir()}
+    expected = files_of(whole)
     for file in whole.folder.iterdir():
         if not file.name.startswith("2_"):
             file.unlink()
     Path("progress").unlink()
     again = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
     assert again.history == whole.history
-    assert json.loads(expected["result.json"]) == json.loads((again.folder / "result.json").read_text())
-    assert reported_epochs() == PARAMETERS["num_epochs"]
+    assert reported_epochs("task") == PARAMETERS["num_epochs"]
     first_line = json.loads(Path("progress").read_text().splitlines()[0])
     assert first_line["advance"] == 2  # it did go on from the checkpoint
-    for file in again.folder.glob("4_*.pkl"):
-        assert file.read_bytes() == expected[file.name]
+    assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+
+
+@pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
+@pytest.mark.parametrize("damaged", ["4_", "2_", "result.json", storage.SEAL])
+def test_a_flipped_bit_in_a_cached_file_is_found_and_the_run_recomputed(samples, train, damaged):
+    whole = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    expected = files_of(whole)
+    paths = [path for path in whole.folder.iterdir() if path.name.startswith(damaged)]
+    assert paths
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        path.write_bytes(content)
+        Path("progress").unlink()
+        again = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+        assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+        assert "damaged; computed again" in Path("progress").read_text()
+        assert again.history == whole.history
+
+
+@pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
+def test_a_damaged_checkpoint_of_an_interrupted_run_gives_way_to_the_one_before(samples, train):
+    whole = train({"a": PARAMETERS}, samples, [2, 3], "task")["a"]
+    expected = files_of(whole)
+    for file in whole.folder.iterdir():
+        if not file.name.startswith(("2_", "3_")):
+            file.unlink()
+        elif file.name.startswith("3_") and "biases" not in file.name:
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+    Path("progress").unlink()
+    again = train({"a": PARAMETERS}, samples, [2, 3], "task")["a"]
+    assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+    assert json.loads(Path("progress").read_text().splitlines()[0])["advance"] == 2
 
 
 @pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
@@ -144,21 +189,21 @@ def test_short_training_beside_a_long_one_keeps_the_checkpoints_that_it_reaches_
 
 @pytest.mark.parametrize("epochs", [[0], [5], [2.0], [True]])
 def test_checkpoint_outside_the_training_is_refused(samples, epochs):
-    with pytest.raises(ValueError, match=r"checkpoint_epochs must be integers from 1 to num_epochs = 4; got"):
+    with pytest.raises(ValueError, match=r"checkpoint_epochs\[0\] must be an integer from 1 to 4; got"):
         train_networks({"a": PARAMETERS}, samples, epochs, "task")
     assert not (storage.ROOT / "_build").exists()
 
 
-def test_delivered_files_have_the_names_of_the_assignment(samples, tmp_path):
+def test_copied_checkpoints_have_the_names_of_the_assignment(samples, tmp_path):
     run = train_networks({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
-    delivered = deliver_checkpoints(run, "relu", [2, 4], tmp_path)
-    assert [path.name for path in delivered] == [
+    copies = copy_checkpoints(run, "relu", [2, 4], tmp_path / "models")
+    assert [path.name for path in copies] == [
         "2_relu_weights.pkl",
         "2_relu_biases.pkl",
         "4_relu_weights.pkl",
         "4_relu_biases.pkl",
     ]
-    assert all(path.parent == tmp_path and path.stat().st_size > 0 for path in delivered)
+    assert all(path.read_bytes() == (run.folder / path.name).read_bytes() for path in copies)
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "linear", "tanh"])
@@ -220,22 +265,11 @@ def test_comparison_draws_two_curves_in_one_graph():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["NumPy (ours)", "scikit-learn"]
 
 
-def test_source_digest_changes_with_the_source_of_any_file_of_a_package(tmp_path, monkeypatch):
-    package = tmp_path / "somewhere"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "inner.py").write_text("a = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    import somewhere
-
-    before = storage.source_digest(somewhere)
-    (package / "inner.py").write_text("a = 2\n")
-    assert storage.source_digest(somewhere) != before
-
-
-def test_progress_without_the_pipeline_draws_a_bar_and_leaves_nothing(monkeypatch, capsys):
-    monkeypatch.delenv("BOOK_PROGRESS")
-    with training.reported("counting", 3) as progress:
-        for _ in range(3):
-            progress.advance(note="on the way")
-    assert "counting" in capsys.readouterr().err
+@pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
+def test_the_files_of_a_run_are_the_same_bytes_each_time(samples, train):
+    first = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    expected = files_of(first)
+    remove(first)
+    time.sleep(2.1)  # a date in a zip archive counts steps of two seconds
+    again = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
+    assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}

@@ -1,0 +1,203 @@
+"""Where the work is done: how many processes, which machines, which device. None of it changes a result.
+
+Three environment variables say it, to every chapter and however it is run:
+
+``BOOK_WORKERS``
+    Worker processes on this machine; by default as many as the cores that the process may use (affinity and the
+    limits of control groups respected).
+``BOOK_SCHEDULER``
+    Address of a running Dask scheduler, such as ``tcp://host:8786``; the work then goes to its workers. They need the
+    packages of ``requirements.txt`` and ``requirements-cluster.txt`` and nothing else: the project's code is sent to
+    them, and so are the data. A worker that sees the folder ``_build/cache`` of this checkout writes its
+    checkpoints there, so that an interrupted training run is resumed; another one works in a temporary folder, sends
+    its files back when it has finished, and is started afresh elsewhere if it ends before.
+``BOOK_DEVICE``
+    ``auto`` (the default: CUDA where there is one), ``cpu`` or ``cuda``.
+
+joblib distributes the work. Its backend for Ray isn't supported.
+"""
+
+import io
+import os
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import joblib
+from threadpoolctl import threadpool_limits
+
+ROOT = Path(__file__).parents[3]
+DEVICES = ("auto", "cpu", "cuda")
+SHIPPED_PACKAGES = ("book", "data", "mlp_core")
+WATCH_SECONDS = 0.5
+"""How often a worker looks whether the process that started it still runs."""
+
+
+def workers() -> int:
+    """Return the number of worker processes on this machine.
+
+    Raises
+    ------
+    ValueError
+        If ``BOOK_WORKERS`` is no integer of at least 1.
+    """
+    text = os.environ.get("BOOK_WORKERS")
+    if not text:
+        return joblib.cpu_count()
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise ValueError(f"BOOK_WORKERS must be an integer of at least 1; got {text!r}")
+    return int(text)
+
+
+def scheduler() -> str | None:
+    """Return the address of the Dask scheduler, None if the work stays on this machine.
+
+    Raises
+    ------
+    ValueError
+        If ``BOOK_SCHEDULER`` is no such address, or Dask is not installed.
+    """
+    address = os.environ.get("BOOK_SCHEDULER")
+    if not address:
+        return None
+    if not address.startswith(("tcp://", "tls://")):
+        raise ValueError(f"BOOK_SCHEDULER must be an address such as tcp://host:8786; got {address!r}")
+    try:
+        import distributed  # noqa: F401, only a cluster needs it
+    except ImportError as error:
+        raise ValueError(
+            f"BOOK_SCHEDULER must be unset where Dask is not installed (see requirements-cluster.txt); got {address!r}"
+        ) from error
+    return address
+
+
+def device() -> str:
+    """Return where PyTorch computes, "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        If ``BOOK_DEVICE`` is unknown, or asks for CUDA where there is none.
+    """
+    name = os.environ.get("BOOK_DEVICE") or "auto"
+    if name not in DEVICES:
+        raise ValueError(f"BOOK_DEVICE must be one of {', '.join(DEVICES)}; got {name!r}")
+    if name == "cpu":
+        return name
+    import torch  # here, because most chapters do without it
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"BOOK_DEVICE must be auto or cpu where PyTorch finds no CUDA device; got {name!r}")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_execution_options() -> None:
+    """Raise ValueError that names the first environment variable of this module with a value that is not allowed."""
+    workers()
+    scheduler()
+    if os.environ.get("BOOK_DEVICE", "auto") != "auto":  # nothing to check that would be worth importing PyTorch
+        device()
+
+
+@contextmanager
+def parallel() -> Iterator[None]:
+    """Send the tasks of ``joblib.Parallel`` within the block to where the environment says.
+
+    Each task computes on one thread, also where there is only one worker, because more threads add in another order
+    and give other last digits. Arguments are not put into shared memory, which a killed process would leave behind;
+    see :func:`book.experiments.page.storage.memory_mapped` for large ones.
+    """
+    address = scheduler()
+    if address is not None:
+        from distributed import Client
+
+        with Client(address) as client:
+            client.register_plugin(_worker_setup(_project_archive()))
+            with joblib.parallel_config("dask", client=client), one_thread():
+                yield
+        return
+    options = {"initializer": _set_up_worker, "initargs": (os.getpid(),)}
+    with (
+        joblib.parallel_config("loky", n_jobs=workers(), max_nbytes=None, inner_max_num_threads=1, **options),
+        one_thread(),
+    ):
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS and OpenMP compute on one thread within the block, and PyTorch where it is loaded."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    with threadpool_limits(limits=1):
+        try:
+            if torch:
+                torch.set_num_threads(1)
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)
+
+
+def _set_up_worker(parent: int) -> None:
+    """Make this worker process end when the process ``parent`` that started it ends, by whatever means."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def _project_archive() -> bytes:
+    """Zip the Python files of the project; the same files give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for package in SHIPPED_PACKAGES:
+            for path in sorted((ROOT / package).rglob("*.py")):
+                entry = zipfile.ZipInfo(path.relative_to(ROOT).as_posix())
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _worker_setup(archive: bytes):
+    """Return a plugin that gives each Dask worker, also one that comes later, the project's code and one thread.
+
+    The class and all that it uses is local: cloudpickle then sends it by value, as it must where the project can't be
+    imported yet.
+    """
+    from distributed import WorkerPlugin
+
+    class ProjectCode(WorkerPlugin):
+        name = "from-backprop-to-vgg16"
+        packages = SHIPPED_PACKAGES
+
+        def setup(self, worker):
+            import hashlib
+            import importlib
+            import os
+            import sys
+
+            from threadpoolctl import threadpool_limits
+
+            path = os.path.join(worker.local_directory, f"project-{hashlib.sha256(archive).hexdigest()[:16]}.zip")
+            if not os.path.exists(path):
+                temporary = f"{path}.{os.getpid()}"
+                with open(temporary, "wb") as file:
+                    file.write(archive)
+                os.replace(temporary, path)
+            # Whatever the worker knows under these names, other code of an earlier run perhaps, gives way.
+            sys.path[:] = [path, *(entry for entry in sys.path if not os.path.basename(entry).startswith("project-"))]
+            for module in [name for name in sys.modules if name.split(".")[0] in self.packages]:
+                if not str(getattr(sys.modules[module], "__file__", "")).startswith(path):
+                    del sys.modules[module]
+            importlib.invalidate_caches()
+            threadpool_limits(limits=1)
+
+    return ProjectCode()
