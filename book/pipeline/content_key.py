@@ -4,14 +4,16 @@ The key is a hash over named components, and the components are stored beside it
 a stale chapter can say why. Everything in it comes from the checkout; nothing from the machine, its clock or its
 Python, so that the results in git are fresh wherever they are checked out. The components are:
 
-- the code cells in their order, with their tags, but no prose and no other metadata;
+- the code cells in their order, in canonical form (see `book.sources`), with the tags that change what a run gives;
 - each parameter with its value in the profile; the parameters cell itself is left out, since it holds nothing
   else;
-- each module of the project that the chapter imports, directly or through others, found by reading the sources. An
-  import by a computed name is not seen. The checksums of the data are constants of the data's loader, and so are
-  in the key through that module;
-- requirements.txt without its comments;
-- the keys of the chapters that it needs.
+- each module of the project that the chapter imports, directly or through others, in canonical form. An import by a
+  computed name is not seen. The checksums of the data are constants of the data's loader, and so are in the key
+  through that module;
+- the pin of each package that the chapter imports, directly or through those modules;
+- for each chapter that it needs, the checksums of the files that this one left: if it runs again and leaves the same
+  files, what needs it stays fresh. While it is stale itself nobody knows what it will leave, so a chapter that needs
+  a stale one is stale as well, and is looked at again once that one has run.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,18 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
+from book import sources
 from book.pipeline.parameters import Profile
 from book.pipeline.project import PARAMETERS_TAG, BookError, Chapter, Project, tags_of
 
 CODE = "code cells"
-REQUIREMENTS = "requirements.txt"
+# With them a cell may fail, or is not run; other tags change only how it is shown.
+RESULT_TAGS = frozenset(("raises-exception", "skip-execution"))
+_CELL_MAGIC = re.compile(r"\s*%%(\w+).*\n?")
+
+
+class _DamagedResultError(Exception):
+    """A stored result that is not what the pipeline wrote."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,15 @@ class Status:
         What the key is made of: names and short hashes.
     reasons : list of str
         Why the result is stale; empty when it is fresh.
+    models : dict
+        The files that the stored result left for other chapters, with their checksums.
+    stale_needs : tuple of str
+        The chapters that it needs and that are stale. If nothing else is a reason, it may turn out to be fresh once
+        these have run, and then `statuses` says so.
+    is_damaged : bool
+        Whether the stored result is not what the pipeline wrote.
+    expected_seconds : float or None
+        About how long it takes to run: what the stored result cost, with what it then found in the cache.
     """
 
     chapter: Chapter
@@ -59,11 +76,20 @@ class Status:
     key: str
     components: dict[str, str]
     reasons: list[str] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)
+    stale_needs: tuple[str, ...] = ()
+    is_damaged: bool = False
+    expected_seconds: float | None = None
 
     @property
     def is_fresh(self) -> bool:
         """Whether the stored result can be published."""
         return not self.reasons
+
+    @property
+    def waits_for_needs(self) -> bool:
+        """Whether nothing speaks against the stored result but that a chapter that it needs is stale."""
+        return bool(self.stale_needs) and len(self.reasons) == len(self.stale_needs)
 
 
 def statuses(project: Project, profile: Profile) -> dict[str, Status]:
@@ -73,23 +99,48 @@ def statuses(project: Project, profile: Profile) -> dict[str, Status]:
     -------
     dict
         Chapter name to status, for the chapters that run, in their order.
+
+    Raises
+    ------
+    BookError
+        If a source can't be read; the message names the file and the line.
     """
     found: dict[str, Status] = {}
     for chapter in project.executable:
-        needs = {name: found[name].key for name in chapter.needs}
-        components = components_of(project.root, chapter, profile.parameters(chapter), needs)
-        result = project.root / profile.results / f"{chapter.name}.ipynb"
-        found[chapter.name] = Status(
-            chapter=chapter,
-            result=result,
-            key=_hash(components),
-            components=components,
-            reasons=_reasons(result, components),
-        )
+        found[chapter.name] = _status_of(project, profile, chapter, found)
     return found
 
 
-def components_of(root: Path, chapter: Chapter, parameters: dict[str, Any], needs: dict[str, str]) -> dict[str, str]:
+def _status_of(project: Project, profile: Profile, chapter: Chapter, found: dict[str, Status]) -> Status:
+    needs = {name: found[name].models for name in chapter.needs}
+    components = components_of(project.root, chapter, profile.parameters(chapter), needs)
+    result = project.root / profile.results / f"{chapter.name}.ipynb"
+    stale_needs = tuple(name for name in chapter.needs if not found[name].is_fresh)
+    record: dict[str, Any] = {}
+    is_damaged = False
+    try:
+        record = _read(result)
+        reasons = _changes(record, components)
+    except FileNotFoundError:
+        reasons = ["not executed yet"]
+    except _DamagedResultError as error:
+        reasons, is_damaged = [str(error)], True
+    return Status(
+        chapter=chapter,
+        result=result,
+        key=key_of(components),
+        components=components,
+        reasons=[*reasons, *(f"{name} is stale" for name in stale_needs)],
+        models=record.get("models", {}),
+        stale_needs=stale_needs,
+        is_damaged=is_damaged,
+        expected_seconds=_cost(record),
+    )
+
+
+def components_of(
+    root: Path, chapter: Chapter, parameters: dict[str, Any], needs: dict[str, dict[str, str]]
+) -> dict[str, str]:
     """Return what a chapter's key is made of.
 
     Parameters
@@ -101,155 +152,167 @@ def components_of(root: Path, chapter: Chapter, parameters: dict[str, Any], need
     parameters : dict
         Its parameters as they are in the profile.
     needs : dict
-        The chapters that it needs, with their keys.
+        The chapters that it needs, each with the checksums of the files that it left.
 
     Returns
     -------
     dict
         Names of components and short hashes.
+
+    Raises
+    ------
+    BookError
+        If a source can't be read.
     """
-    cells = [[cell.source, sorted(tags_of(cell))] for cell in chapter.code_cells if PARAMETERS_TAG not in tags_of(cell)]
-    components = {CODE: _hash(cells)[:16]}
-    for name, value in parameters.items():
-        components[f"parameter {name}"] = _hash(value)[:16]
-    for path in project_modules(root, chapter):
-        components[path.relative_to(root).as_posix()] = _hash(_text(path))[:16]
-    components[REQUIREMENTS] = _hash(_requirements(root))[:16]
-    for name, key in needs.items():
-        components[f"needs {name}"] = key[:16]
-    return components
+    try:
+        trees = _cell_trees(chapter)
+        raw = sources.reads_text(root, trees)
+        cells = _cell_digests(chapter, raw)
+        modules = sources.project_modules(root, trees)
+        components = {CODE: _short_hash(cells)}
+        components |= {f"parameter {name}": _short_hash(value) for name, value in parameters.items()}
+        components |= {path.relative_to(root).as_posix(): sources.module_digest(path, raw=raw)[:16] for path in modules}
+        pins = sources.pins_of(root, sources.external_imports(root, trees))
+    except sources.SourceError as error:
+        raise BookError(str(error)) from None
+    components |= {f"pin {name}": _short_hash(pin) for name, pin in pins.items()}
+    return components | {f"models of {name}": _short_hash(files) for name, files in needs.items()}
+
+
+def key_of(components: dict[str, str]) -> str:
+    """Return the key that components make."""
+    return _hash(components)
 
 
 def project_modules(root: Path, chapter: Chapter) -> list[Path]:
     """Return the files of the project's modules that a chapter imports, directly or through others, sorted."""
-    return sorted(_imports(root, chapter)[0])
+    return _of_sources(sources.project_modules, root, chapter)
 
 
 def external_imports(root: Path, chapter: Chapter) -> set[str]:
     """Return the top-level names that a chapter imports, directly or through the project's modules, from elsewhere."""
-    return _imports(root, chapter)[1]
+    return _of_sources(sources.external_imports, root, chapter)
 
 
-def _imports(root: Path, chapter: Chapter) -> tuple[set[Path], set[str]]:
-    files: set[Path] = set()
-    external: set[str] = set()
-    waiting = [name for tree in _cell_trees(chapter) for name in _imported_names(tree, package="")]
-    while waiting:
-        name = waiting.pop()
-        found = _module_files(root, name)
-        if found is None:
-            external.add(name.partition(".")[0])
-            continue
-        for path in found - files:
-            files.add(path)
-            parts = path.relative_to(root).with_suffix("").parts
-            # A package's own file is the package; a module's package is the folder that it is in.
-            package = ".".join(parts[:-1])
-            waiting += _imported_names(_parsed(_text(path), str(path)), package)
-    return files, external
+def recorded(result: Path) -> dict[str, Any]:
+    """Return what the pipeline recorded in an executed notebook, or an empty dict if there is none or it is damaged."""
+    try:
+        return _read(result)
+    except (FileNotFoundError, _DamagedResultError):
+        return {}
+
+
+def seal_of(notebook: NotebookNode) -> str:
+    """Return the digest of a result: of its outputs and of what the pipeline recorded, except for the digest itself.
+
+    Cells without outputs do not count, so that a published notebook's opening cell leaves the digest as it is; nor
+    does the text, which is brought up to date without a run.
+    """
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    record = {name: value for name, value in notebook.metadata.get("book", {}).items() if name != "digest"}
+    return _hash([outputs, record])
+
+
+def _of_sources(function: Any, root: Path, chapter: Chapter) -> Any:
+    try:
+        return function(root, _cell_trees(chapter))
+    except sources.SourceError as error:
+        raise BookError(str(error)) from None
 
 
 def _cell_trees(chapter: Chapter) -> list[ast.AST]:
-    """Parse the code cells, with IPython's own syntax turned into Python."""
-    trees = []
+    """Parse the code cells; a cell whose magic takes something else than Python imports nothing."""
+    places = _python_cells(chapter)
+    return [sources.parsed(source, where) for _, source, where in places if source is not None]
+
+
+def _cell_digests(chapter: Chapter, raw: bool) -> list[list[Any]]:
+    """Digest each code cell but that of the parameters: its magic, its code, and the tags that count."""
+    digests = []
+    for cell, (magic, source, where) in zip(chapter.code_cells, _python_cells(chapter), strict=True):
+        if PARAMETERS_TAG in tags_of(cell):
+            continue
+        code = cell.source if source is None else sources.digest_of_source(source, where, is_cell=True, raw=raw)
+        digests.append([magic, code, sorted(RESULT_TAGS.intersection(tags_of(cell)))])
+    return digests
+
+
+def _python_cells(chapter: Chapter) -> list[tuple[str, str | None, str]]:
+    """List the code cells as their cell magic, their code with IPython's own syntax turned into Python, and a name.
+
+    The body of a cell magic such as ``%%time`` is Python; that of ``%%bash`` is not, and its code is None.
+    """
+    cells = []
     for number, cell in enumerate(chapter.code_cells, start=1):
-        source = cell.source
-        magic = re.match(r"\s*%%(\w+).*\n?", source)
-        if magic:
-            # The body of a cell magic such as %%time is Python; that of %%bash is not, and imports nothing.
-            source = source[magic.end() :]
+        where = f"{chapter.path}, code cell {number}"
+        magic = _CELL_MAGIC.match(cell.source)
+        source: str | None = TransformerManager().transform_cell(cell.source[magic.end() :] if magic else cell.source)
         try:
-            trees.append(_parsed(TransformerManager().transform_cell(source), f"{chapter.path}, code cell {number}"))
-        except BookError:
+            sources.parsed(source, where)
+        except sources.SourceError:
             if not magic:
                 raise
-    return trees
+            source = None
+        cells.append((magic.group().strip() if magic else "", source, where))
+    return cells
 
 
-@cache
-def _parsed(source: str, where: str) -> ast.AST:
-    try:
-        return compile(source, where, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    except SyntaxError as error:
-        raise BookError(f"{where}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
-
-
-def _imported_names(tree: ast.AST, package: str) -> list[str]:
-    """List the dotted names that a source may import; ``from a import b`` gives ``a`` and ``a.b``."""
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, *([node.module] if node.module else [])])
-            names.append(base)
-            names += [f"{base}.{alias.name}" for alias in node.names if alias.name != "*"]
-    return names
-
-
-def _module_files(root: Path, name: str) -> set[Path] | None:
-    """Return the files that importing a dotted name runs, or None for a name from outside of the project."""
-    parts = name.split(".")
-    top = root / parts[0]
-    if not (top.is_dir() and any(top.rglob("*.py"))) and not top.with_suffix(".py").is_file():
-        return None
-    files = set()
-    for length in range(1, len(parts) + 1):
-        place = root.joinpath(*parts[:length])
-        # Python takes a package before a module of the same name.
-        for path in (place / "__init__.py", place.with_suffix(".py")):
-            if path.is_file():
-                files.add(path)
-                break
-    return files
-
-
-def _requirements(root: Path) -> list[str]:
-    path = root / REQUIREMENTS
-    lines = _text(path).splitlines() if path.is_file() else []
-    bare = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
-    return sorted(line for line in bare if line)
-
-
-def _text(path: Path) -> str:
-    # Universal newlines: a checkout with CRLF has the same key.
-    return path.read_text(encoding="utf-8")
+def _short_hash(value: Any) -> str:
+    return _hash(value)[:16]
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def recorded(result: Path) -> dict[str, Any]:
-    """Return what the pipeline recorded in an executed notebook, or an empty dict."""
+def _read(result: Path) -> dict[str, Any]:
+    """Return what the pipeline recorded in an executed notebook, nothing if it has no digest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    _DamagedResultError
+        If the notebook is not as the pipeline wrote it.
+    """
     try:
         notebook: NotebookNode = nbformat.read(result, as_version=4)
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return dict(notebook.metadata.get("book", {}))
+        record = notebook.metadata.get("book", {})
+        is_sealed = record != {} and record.get("digest") is not None
+        is_whole = not is_sealed or record["digest"] == seal_of(notebook)
+    except FileNotFoundError:
+        raise
+    except Exception:  # nbformat raises whatever it meets in something that is no notebook
+        is_whole = False
+    if not is_whole:
+        raise _DamagedResultError(f"{result.name} is damaged")
+    return dict(record) if is_sealed else {}
 
 
-def _reasons(result: Path, components: dict[str, str]) -> list[str]:
-    """Say in words how the components differ from those recorded in the result."""
-    if not result.is_file():
-        return ["not executed yet"]
-    before = recorded(result).get("components")
+def _cost(record: dict[str, Any]) -> float | None:
+    """Return the seconds that a result cost, those of the steps that it found in the cache included."""
+    cost = record.get("cost")
+    if not cost:
+        return None
+    return cost["wall_seconds"] + sum(step["wall_seconds"] for step in cost.get("steps", []) if step["found"])
+
+
+def _changes(record: dict[str, Any], components: dict[str, str]) -> list[str]:
+    """Say in words how the components differ from those recorded."""
+    before = record.get("components")
     if not before:
-        return [f"{result.name} was not made by this pipeline"]
+        return ["its notebook was not made by this pipeline"]
     reasons = []
     for name in sorted(before.keys() | components.keys()):
         if before.get(name) == components.get(name):
             continue
-        if name.startswith("needs "):
-            change = {None: "and did not before"}.get(before.get(name), "whose key changed")
-            reasons.append(f"{name}, {change}" if name in components else f"no longer {name}")
-        elif name not in components:
-            reasons.append(f"{name} is gone" if name.startswith("parameter") else f"no longer imports {name}")
-        elif name not in before:
-            reasons.append(f"{name} is new" if name.startswith("parameter") else f"imports {name}, and did not before")
-        else:
+        if name in components and name in before:
             reasons.append(f"{name} changed")
+        elif name.startswith("parameter "):
+            reasons.append(f"{name} is {'new' if name in components else 'gone'}")
+        elif name.startswith(("models of ", "needs ")):
+            reasons.append(f"reads {name}, and did not before" if name in components else f"no longer {name}")
+        else:
+            what = name.removeprefix("pin ")
+            reasons.append(f"imports {what}, and did not before" if name in components else f"no longer imports {what}")
     return reasons

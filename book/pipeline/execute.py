@@ -32,7 +32,8 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from book.pipeline.content_key import Status, components_of, external_imports
+from book.files import checksums_of
+from book.pipeline.content_key import Status, components_of, external_imports, seal_of
 from book.pipeline.parameters import Profile
 from book.pipeline.progress_bars import Progress
 from book.pipeline.project import BookError, Project, tags_of
@@ -90,7 +91,7 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         with _environment(environment):
             executed = _run(project, profile, status, progress)
     if components_of(project.root, chapter, profile.parameters(chapter), {}) != {
-        name: value for name, value in status.components.items() if not name.startswith("needs ")
+        name: value for name, value in status.components.items() if not name.startswith("models of ")
     }:
         raise ChapterError(f"{chapter.name}: a module or requirements.txt changed while it ran; run it again")
     _check_publishable(project, chapter.name, executed)
@@ -103,8 +104,10 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         "seed": profile.parameters(chapter).get("seed"),
         "environment": _environment_of(project, status),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "seconds": round(time.monotonic() - started),
+        "models": checksums_of(models),
+        "cost": {"wall_seconds": round(time.monotonic() - started), "steps": []},
     }
+    executed.metadata["book"]["digest"] = seal_of(executed)
     write_atomically(status.result, nbformat.writes(executed) + "\n")
     files = {path.relative_to(models).as_posix(): _sha256(path) for path in _files(models)}
     write_atomically(stamp, json.dumps({"key": status.key, "files": files}, indent=1) + "\n")

@@ -115,7 +115,11 @@ def _with_needs(
 def _execute(project: Project, profile: Profile, found: dict[str, Status], chosen: dict[str, str]) -> list[Chapter]:
     for name, reason in chosen.items():
         print(f"{name}: running ({reason})", file=sys.stderr, flush=True)
-        execute_chapter(project, profile, found[name])
+        # What its needs left is known only now.
+        status = statuses(project, profile)[name]
+        if found[name].waits_for_needs and status.is_fresh:
+            continue
+        execute_chapter(project, profile, status)
         _write_left(project, profile, [left for left in left_by_rerun(project, profile) if left != name])
         print(f"{name}: done", file=sys.stderr, flush=True)
     return [found[name].chapter for name in chosen]

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from small_project import edit
 
-from book.pipeline.content_key import external_imports, project_modules, statuses
+from book.pipeline.content_key import external_imports, project_modules, seal_of, statuses
 from book.pipeline.parameters import Profile, load_profile
 from book.pipeline.project import BookError, load_project
 
@@ -16,11 +16,21 @@ def keys(root):
     return {name: status.key for name, status in statuses(project, load_profile(project, "full")).items()}
 
 
-def publish(root):
-    """Store results as if every chapter had run."""
+def publish(root, models=None):
+    """Store results as if every chapter had run, and the first had left some files."""
     project = load_project(root)
-    for status in statuses(project, load_profile(project, "full")).values():
-        notebook = nbformat.v4.new_notebook(metadata={"book": {"key": status.key, "components": status.components}})
+    for name in ("first", "second"):
+        status = statuses(project, load_profile(project, "full"))[name]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+        notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
+        record = {
+            "key": status.key,
+            "components": status.components,
+            "models": (models or {"total.txt": "1"}) if name == "first" else {},
+            "cost": {"wall_seconds": 60, "steps": [{"found": True, "wall_seconds": 30}]},
+        }
+        notebook.metadata["book"] = record
+        notebook.metadata["book"]["digest"] = seal_of(notebook)
         status.result.parent.mkdir(exist_ok=True)
         nbformat.write(notebook, status.result)
 
@@ -54,10 +64,45 @@ def test_an_unrelated_module_is_not_in_the_key(root):
     assert keys(root) == before
 
 
-def test_comments_and_blank_lines_of_the_requirements_are_not_in_the_key(root):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# comment\n", "\n\n# another comment\n"),
+        ("myst-nb==1\n", "myst_nb == 1\n"),
+        ("myst-nb==1\n", "myst-nb==1\npytest==9\n"),
+    ],
+)
+def test_what_does_not_change_a_pin_of_an_imported_package_is_not_in_the_key(root, old, new):
     before = keys(root)
-    edit(root / "requirements.txt", "# comment\n", "\n\n# another comment\n")
+    edit(root / "requirements.txt", old, new)
     assert keys(root) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("book/chapters/first.md", "tags: [hide-input]", "tags: [remove-input]"),
+        ("book/chapters/first.md", 'print("total", total)', "# printed\nprint( 'total', total )"),
+        ("package/__init__.py", "A package", "The package"),
+        ("package/compute.py", "def add(a, b):", 'def add(a: int, b: int = 0.5 .real) -> int:\n    """Add."""'),
+        ("package/helper.py", "def plus", "# A sum.\ndef plus"),
+    ],
+)
+def test_how_code_is_shown_or_written_is_not_in_the_key(root, file, old, new):
+    edit(root / "package/compute.py", "def add(a, b):", "def add(a, b=0.5 .real):")
+    if file == "package/compute.py":
+        old = "def add(a, b=0.5 .real):"
+    before = keys(root)
+    edit(root / file, old, new)
+    assert keys(root) == before
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_and_line_ends_of_a_module_are_not_in_the_key(root, before):
+    old = keys(root)
+    path = root / "package/helper.py"
+    path.write_bytes(before + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert keys(root) == old
 
 
 def test_the_key_does_not_depend_on_where_the_project_lies(root, tmp_path):
@@ -71,12 +116,13 @@ def test_the_key_does_not_depend_on_where_the_project_lies(root, tmp_path):
     ("file", "old", "new", "reason"),
     [
         ("book/chapters/first.md", 'print("total", total)', 'print("sum", total)', "code cells changed"),
-        ("book/chapters/first.md", "tags: [hide-input]", "tags: [remove-input]", "code cells changed"),
+        ("book/chapters/first.md", "tags: [hide-input]", "tags: [raises-exception]", "code cells changed"),
+        ("book/chapters/first.md", "plt.show()", "fig;", "code cells changed"),
         ("book/chapters/first.md", "num_epochs = 3", "num_epochs = 4", "parameter num_epochs changed"),
         ("book/chapters/first.md", "clip = None\n", "clip = None\nmore = 1\n", "parameter more is new"),
         ("book/chapters/first.md", "seed = 7\n", "", "parameter seed is gone"),
-        ("package/__init__.py", "A package", "The package", "package/__init__.py changed"),
-        ("package/compute.py", "def add", "\ndef add", "package/compute.py changed"),
+        ("package/__init__.py", "A package.", 'A package."""\nONE = 1\n"""', "package/__init__.py changed"),
+        ("package/compute.py", "(a, b):", "(a, *, b):", "package/compute.py changed"),
         ("package/helper.py", "+ ZERO", "- ZERO", "package/helper.py changed"),
         ("package/deep/constant.py", "0", "1", "package/deep/constant.py changed"),
         (
@@ -85,16 +131,19 @@ def test_the_key_does_not_depend_on_where_the_project_lies(root, tmp_path):
             "import package.unrelated\n\n\ndef plus",
             "imports package/unrelated.py, and did not before",
         ),
-        ("requirements.txt", "matplotlib==3", "matplotlib==4", "requirements.txt changed"),
+        ("package/helper.py", "def plus", "import sklearn\n\n\ndef plus", "imports scikit-learn, and did not before"),
+        ("requirements.txt", "matplotlib==3", "matplotlib==4", "pin matplotlib changed"),
+        ("requirements.txt", "numpy==2", "numpy==3", "pin numpy changed"),
     ],
 )
 def test_a_change_makes_the_chapter_and_those_that_need_it_stale_and_says_why(root, file, old, new, reason):
+    edit(root / "requirements.txt", "myst-nb==1\n", "myst-nb==1\nnumpy==2\nscikit-learn==1\nscipy==1\n")
     publish(root)
     assert reasons(root) == {"first": [], "second": []}
     edit(root / file, old, new)
     found = reasons(root)
     assert reason in found["first"]
-    assert "needs first, whose key changed" in found["second"]
+    assert "first is stale" in found["second"]
 
 
 def test_a_change_of_a_chapter_leaves_those_that_it_needs_fresh(root):
@@ -109,7 +158,7 @@ def test_a_chapter_that_never_ran_and_a_notebook_from_elsewhere_are_stale(root):
     (root / "results/second.ipynb").write_text(json.dumps({"cells": [], "metadata": {}, "nbformat": 4}))
     found = reasons(root)
     assert found["first"] == ["not executed yet"]
-    assert found["second"] == ["second.ipynb was not made by this pipeline"]
+    assert found["second"] == ["its notebook was not made by this pipeline", "first is stale"]
 
 
 def test_an_override_of_the_profile_is_in_the_key(root):
@@ -161,3 +210,143 @@ def test_the_published_results_are_those_of_the_full_profile(root):
     assert isinstance(full, Profile)
     assert full.results.as_posix() == "results"
     assert quick.results.as_posix() == "_build/quick/results"
+
+
+def test_a_chapter_that_needs_a_stale_one_waits_for_it_and_is_fresh_if_that_leaves_the_same_files(root):
+    publish(root)
+    edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
+    second = _statuses(root)["second"]
+    assert second.reasons == ["first is stale"]
+    assert second.waits_for_needs
+    _publish_first(root, {"total.txt": "1"})
+    assert reasons(root) == {"first": [], "second": []}
+
+
+def test_a_chapter_is_stale_if_one_that_it_needs_left_other_files(root):
+    publish(root)
+    _publish_first(root, {"total.txt": "2"})
+    second = _statuses(root)["second"]
+    assert second.reasons == ["models of first changed"]
+    assert not second.waits_for_needs
+
+
+def test_a_chapter_with_a_reason_of_its_own_does_not_wait_for_its_needs(root):
+    publish(root)
+    edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
+    edit(root / "book/chapters/second.md", "total * num_epochs", "total + num_epochs")
+    assert not _statuses(root)["second"].waits_for_needs
+
+
+def test_a_stale_chapter_is_expected_to_take_what_its_result_cost_with_the_steps_found_in_the_cache(root):
+    assert _statuses(root)["first"].expected_seconds is None
+    publish(root)
+    edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
+    assert _statuses(root)["first"].expected_seconds == 90
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: "null",
+        lambda text: "{}",
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"wall_seconds": 60', '"wall_seconds": 61'),
+        lambda text: text.replace('"text": "1"', '"text": "2"').replace('"1"\n', '"2"\n'),
+        lambda text: json.dumps(json.loads(text) | {"metadata": {"book": None}}),
+        lambda text: json.dumps(json.loads(text) | {"metadata": {"book": []}}),
+        lambda text: json.dumps(json.loads(text) | {"cells": []}),
+        lambda text: json.dumps(json.loads(text) | {"metadata": None}),
+        lambda text: "\0" * 10,
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_a_result_that_is_not_what_was_written_is_damaged(root, damage):
+    publish(root)
+    path = root / "results/first.ipynb"
+    text = path.read_text()
+    assert damage(text) != text
+    path.write_text(damage(text))
+    status = _statuses(root)["first"]
+    assert status.reasons == ["first.ipynb is damaged"]
+    assert status.is_damaged
+
+
+def test_a_result_without_a_digest_was_not_made_by_this_pipeline(root):
+    publish(root)
+    path = root / "results/first.ipynb"
+    notebook = json.loads(path.read_text())
+    del notebook["metadata"]["book"]["digest"]
+    path.write_text(json.dumps(notebook))
+    assert reasons(root)["first"] == ["its notebook was not made by this pipeline"]
+
+
+def test_each_flipped_byte_of_a_result_that_changes_what_it_holds_is_noticed(root):
+    publish(root)
+    path = root / "results/first.ipynb"
+    content = path.read_bytes()
+    whole = nbformat.reads(content.decode(), as_version=4)
+    for position in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        found = _statuses(root)["first"]
+        if found.is_fresh:
+            after = nbformat.reads(damaged.decode(), as_version=4)
+            assert after.metadata.get("book") == whole.metadata.book
+            assert after.cells[0].outputs == whole.cells[0].outputs
+
+
+@pytest.mark.parametrize(
+    "reader", ["import inspect\ninspect.getsource(compute)", "compute.add.__doc__", "compute.add?"]
+)
+def test_where_a_cell_reads_text_the_text_of_what_it_imports_counts(root, reader):
+    edit(root / "package/compute.py", "def add", "# before\ndef add")
+    edit(
+        root / "book/chapters/first.md",
+        "total = compute.add(num_epochs, learning_rate)\n",
+        "total = 1\n" + reader + "\n",
+    )
+    publish(root)
+    edit(root / "package/compute.py", "# before", "# after")
+    assert reasons(root)["first"] == ["package/compute.py changed"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"x = = 1\n", r"helper\.py, line 1: invalid syntax"),
+        (b"# \xff\n", r"helper\.py can't be read as text"),
+        (b"x = 1\0\n", r"helper\.py.*null bytes"),
+    ],
+)
+def test_a_module_that_is_not_python_is_reported_with_its_place(root, content, message):
+    (root / "package/helper.py").write_bytes(content)
+    with pytest.raises(BookError, match=message):
+        keys(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"requirements\.txt is missing"),
+        (b"\xff", r"requirements\.txt can't be read as text"),
+        (b"numpy==1\nnumpy = 2\n", r"requirements\.txt, line 2: numpy = 2 is no requirement"),
+    ],
+)
+def test_requirements_that_can_not_be_read_are_reported_with_their_place(root, content, message):
+    path = root / "requirements.txt"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(BookError, match=message):
+        keys(root)
+
+
+def _statuses(root):
+    project = load_project(root)
+    return statuses(project, load_profile(project, "full"))
+
+
+def _publish_first(root, models):
+    second = (root / "results/second.ipynb").read_bytes()
+    publish(root, models)
+    (root / "results/second.ipynb").write_bytes(second)
