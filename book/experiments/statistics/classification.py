@@ -1,12 +1,14 @@
-"""How a classifier does on each class, what it confuses, and whether its probabilities can be believed."""
+"""Recall, precision and F1 of each class, confused pairs of classes, and calibration."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
+
+from book.experiments.checks import check_integer, check_that
+from book.experiments.statistics.intervals import Interval, wilson_interval
 
 BOOTSTRAP_DRAWS = 2000
 
@@ -15,8 +17,8 @@ def class_table(labels: np.ndarray, predictions: np.ndarray, class_names: Sequen
     """Recall, precision and F1 of every class, with 95 % intervals.
 
     Recall is the accuracy within the class, TP / (TP + FN); precision is TP / (TP + FP); F1 is their harmonic mean,
-    2 TP / (2 TP + FP + FN). Recall and precision are shares and have Wilson intervals; F1 is none, and has the
-    percentiles of a bootstrap that draws the confusion matrix anew.
+    2 TP / (2 TP + FP + FN). Recall and precision are proportions and have Wilson intervals; F1 is not, and has the
+    percentiles of a parametric bootstrap of the confusion matrix.
 
     Parameters
     ----------
@@ -36,37 +38,30 @@ def class_table(labels: np.ndarray, predictions: np.ndarray, class_names: Sequen
     drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts.ravel() / counts.sum(), BOOTSTRAP_DRAWS)
     f1_draws = _f1(drawn.reshape(-1, *counts.shape))
     f1_low, f1_high = np.nanpercentile(f1_draws, [2.5, 97.5], axis=0)
+    f1 = _f1(counts)
     rows = []
     for label, name in enumerate(class_names):
-        right, in_class, predicted = counts[label, label], counts[label].sum(), counts[:, label].sum()
-        recall, recall_low, recall_high = _share(right, in_class)
-        precision, precision_low, precision_high = _share(right, predicted)
-        rows.append(
-            {
-                "class": name,
-                "images": int(in_class),
-                "recall": recall,
-                "recall_low": recall_low,
-                "recall_high": recall_high,
-                "precision": precision,
-                "precision_low": precision_low,
-                "precision_high": precision_high,
-                "f1": float(_f1(counts)[label]),
-                "f1_low": float(f1_low[label]),
-                "f1_high": float(f1_high[label]),
-            }
-        )
+        correct, in_class, predicted = counts[label, label], counts[label].sum(), counts[:, label].sum()
+        measures = {
+            "recall": wilson_interval(correct, in_class),
+            "precision": wilson_interval(correct, predicted),
+            "f1": Interval(float(f1[label]), float(f1_low[label]), float(f1_high[label])),
+        }
+        row = {"class": name, "images": int(in_class)}
+        for measure, (value, low, high) in measures.items():
+            row |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def confused_pairs(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
-    """Count for every pair of classes how often one was taken for the other, in either direction.
+    """Count for every pair of classes how often one was classified as the other, in either direction.
 
     Returns
     -------
     DataFrame
         A row a pair, most confused first: `first`, `second` (positions of the classes), `pair` (their names),
-        `errors`, and `share` of all errors, NaN if there are none.
+        `errors`, and `share`, the fraction of all errors, NaN if there are none.
     """
     counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))
     both = counts + counts.T
@@ -86,7 +81,7 @@ def confused_pairs(labels: np.ndarray, predictions: np.ndarray, class_names: Seq
 
 
 class Calibration(NamedTuple):
-    """How sure a classifier is, and how often it is right.
+    """Confidence of a classifier against its accuracy.
 
     Attributes
     ----------
@@ -116,17 +111,21 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 10)
     ValueError
         If rows are not probabilities.
     """
-    if probabilities.ndim != 2 or probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3:
-        raise ValueError("probabilities must have rows of at least 0 that sum to 1")
+    check_integer("num_bins", num_bins, minimum=1)
+    check_that(probabilities.ndim == 2, "probabilities", "of shape (n, classes)", probabilities.shape)
+    lowest, sums = probabilities.min(), probabilities.sum(axis=1)
+    check_that(lowest >= 0, "probabilities", "at least 0", float(lowest))
+    furthest = float(sums[np.abs(sums - 1).argmax()])
+    check_that(abs(furthest - 1) <= 1e-3, "probabilities", "rows that sum to 1", furthest)
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     number = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     rows = [
         {
             "low": bin_number / num_bins,
             "high": (bin_number + 1) / num_bins,
             "confidence": confidence[number == bin_number].mean(),
-            "accuracy": right[number == bin_number].mean(),
+            "accuracy": correct[number == bin_number].mean(),
             "images": int((number == bin_number).sum()),
         }
         for bin_number in np.unique(number)
@@ -136,16 +135,8 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 10)
     return Calibration(bins, float((gaps * bins["images"]).sum() / len(labels)))
 
 
-def _share(part: int, whole: int) -> tuple[float, float, float]:
-    """A share with its 95 % Wilson interval."""
-    if whole == 0:
-        return np.nan, np.nan, np.nan
-    interval = binomtest(int(part), int(whole)).proportion_ci(0.95, method="wilson")
-    return part / whole, interval.low, interval.high
-
-
 def _f1(counts: np.ndarray) -> np.ndarray:
     """F1 of each class from confusion matrices, shape (..., classes, classes); NaN where a class does not occur."""
-    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    correct = np.diagonal(counts, axis1=-2, axis2=-1)
     occurrences = counts.sum(axis=-1) + counts.sum(axis=-2)
-    return np.divide(2 * right, occurrences, out=np.full(right.shape, np.nan), where=occurrences > 0)
+    return np.divide(2 * correct, occurrences, out=np.full(correct.shape, np.nan), where=occurrences > 0)

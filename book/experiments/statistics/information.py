@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from book.experiments.checks import check_number, check_that
+
 SUM_TOLERANCE = 1e-6
 """How far from 1 probabilities may sum; probabilities in float32 need as much."""
 
@@ -27,18 +29,17 @@ def as_distributions(name: str, values: Any) -> np.ndarray:
     ndarray of float64, shape (..., K)
     """
     try:
-        p = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be numbers, the same number of them in each row; got {values!r}") from error
-    if p.ndim == 0 or p.shape[-1] == 0:
-        raise ValueError(f"{name} must hold a probability for each class; got {values!r}")
-    bad = ~((p >= 0) & np.isfinite(p))
-    if bad.any():
-        raise ValueError(f"{name} must be non-negative and finite; got {p[bad][0]:g}")
+        p = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        p = np.array(None)
+    check_that(p.dtype.kind in "fiu", name, "numbers, the same number of them in each row", values)
+    p = p.astype(np.float64)
+    check_that(p.ndim > 0 and p.shape[-1] > 0, name, "a probability for each class", values)
+    lowest = float(p.min())
+    check_that(lowest >= 0, name, "non-negative numbers", lowest)
     sums = p.sum(axis=-1)
-    worst = sums.flat[np.abs(sums - 1).argmax()]
-    if abs(worst - 1) > SUM_TOLERANCE:
-        raise ValueError(f"{name} must sum to 1; got a sum of {worst:.6g}")
+    furthest = float(sums.flat[np.abs(sums - 1).argmax()])
+    check_that(abs(furthest - 1) <= SUM_TOLERANCE, name, "numbers that sum to 1", furthest)
     return p
 
 
@@ -100,7 +101,7 @@ def smooth_labels(labels: np.ndarray, num_classes: int, smoothing: float) -> np.
         Class indices, 0 to ``num_classes`` - 1.
     num_classes : int
     smoothing : float
-        The uniform distribution's share, in [0, 1]; 0 leaves the labels one-hot.
+        The uniform distribution's weight, in [0, 1]; 0 leaves the labels one-hot.
 
     Returns
     -------
@@ -111,16 +112,14 @@ def smooth_labels(labels: np.ndarray, num_classes: int, smoothing: float) -> np.
     ValueError
         If ``smoothing`` is not a number in [0, 1].
     """
-    is_number = isinstance(smoothing, int | float) and not isinstance(smoothing, bool)
-    if not is_number or not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing must be a number from 0 to 1; got {smoothing!r}")
+    check_number("smoothing", smoothing, minimum=0, maximum=1)
     return (1 - smoothing) * np.eye(num_classes)[labels] + smoothing / num_classes
 
 
 def _pair(p, q):
     p, q = as_distributions("p", p), as_distributions("q", q)
     if p.shape[-1] != q.shape[-1]:
-        raise ValueError(f"p and q must have the same length; got {p.shape[-1]} and {q.shape[-1]}")
+        raise ValueError(f"q must be over the {p.shape[-1]} classes of p; got {q.shape[-1]}")
     return p, q
 
 

@@ -1,4 +1,4 @@
-"""Accuracies with their uncertainty, and tests of whether one model is better than another."""
+"""Estimates with their confidence intervals, and tests of whether one model is better than another."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,49 +6,80 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
+from scipy.stats import t as student_t
+
+from book.experiments.checks import check_that
 
 
-class Accuracy(NamedTuple):
-    """An accuracy with its 95 % Wilson interval; all in [0, 1]."""
+class Interval(NamedTuple):
+    """An estimate with its 95 % confidence interval; NaN where there is nothing to estimate from.
+
+    ``format(interval, spec)`` formats all three numbers by ``spec``, ``".2%"`` if it is empty.
+    """
 
     value: float
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        value, low, high = (format(number, spec or ".2%") for number in self)
+        return f"{value} ({low} to {high})"
+
     def __str__(self) -> str:
-        return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
+        return format(self)
 
 
-def accuracy_with_interval(correct: np.ndarray) -> Accuracy:
-    """Accuracy on a test set, and its 95 % confidence interval by Wilson's score method (Wilson, 1927).
+def wilson_interval(successes: int, trials: int) -> Interval:
+    """Proportion ``successes / trials`` with its interval by Wilson's score method (Wilson, 1927), all in [0, 1]."""
+    if trials == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    interval = binomtest(int(successes), int(trials)).proportion_ci(0.95, method="wilson")
+    return Interval(float(successes / trials), float(interval.low), float(interval.high))
+
+
+def accuracy_with_interval(correct: np.ndarray) -> Interval:
+    """Accuracy with its Wilson interval.
 
     Parameters
     ----------
     correct : ndarray of bool, shape (n,)
-        Whether each prediction is right.
+        Whether each prediction is correct.
     """
-    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
-    return Accuracy(float(correct.mean()), float(interval.low), float(interval.high))
+    return wilson_interval(np.count_nonzero(correct), len(correct))
+
+
+def mean_with_interval(values: np.ndarray) -> Interval:
+    """Mean of independent values with its interval by Student's t, which is infinite for a single value.
+
+    Parameters
+    ----------
+    values : array-like, shape (n,)
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, -np.inf, np.inf)
+    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean, mean - half, mean + half)
 
 
 def mcnemar_p_value(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     """Two-sided p-value of McNemar's exact test that two models err equally often on the same samples.
 
-    Only the samples that one model gets right and the other wrong tell them apart; if neither is better, each of
-    these falls to either side like a fair coin (McNemar, 1947).
+    Only the samples that one model classifies correctly and the other does not count; under the null hypothesis each
+    of these falls to either model with probability 1/2 (McNemar, 1947).
 
     Parameters
     ----------
     correct_a, correct_b : ndarray of bool, shape (n,)
-        Whether each model's prediction is right, for the same samples in the same order.
+        Whether each model's prediction is correct, for the same samples in the same order.
 
     Raises
     ------
     ValueError
         If the shapes differ.
     """
-    if correct_a.shape != correct_b.shape:
-        raise ValueError(f"correct_a and correct_b must have one shape; got {correct_a.shape} and {correct_b.shape}")
+    check_that(correct_a.shape == correct_b.shape, "correct_b", f"of the shape {correct_a.shape}", correct_b.shape)
     only_a = int(np.sum(correct_a & ~correct_b))
     only_b = int(np.sum(correct_b & ~correct_a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
@@ -60,7 +91,7 @@ def compare_with_best(correct: Mapping[str, np.ndarray]) -> pd.DataFrame:
     Parameters
     ----------
     correct : mapping of str to ndarray of bool, shape (n,)
-        For each model, whether its predictions are right, for the same samples.
+        For each model, whether its predictions are correct, for the same samples.
 
     Returns
     -------
@@ -69,7 +100,7 @@ def compare_with_best(correct: Mapping[str, np.ndarray]) -> pd.DataFrame:
         p-value of McNemar's test against the first row, times the number of such tests (Bonferroni), at most 1;
         NaN in the first row.
     """
-    rows = [{"model": model, **accuracy_with_interval(right)._asdict()} for model, right in correct.items()]
+    rows = [{"model": model, **accuracy_with_interval(outcomes)._asdict()} for model, outcomes in correct.items()]
     table = pd.DataFrame(rows).rename(columns={"value": "accuracy"})
     table = table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
     best, *others = table["model"]

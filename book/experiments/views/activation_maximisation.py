@@ -1,19 +1,19 @@
-"""Activation maximisation: the image that excites a unit most, found by gradient ascent on the image.
+"""Activation maximisation: the image that a unit responds to most, found by gradient ascent on the image.
 
-Two forms. The plain one is that of Simonyan et al. (2014) and of the repository pytorch-cnn-visualizations: the pixels
-are the unknowns. The robust one follows Olah et al. (2017): the unknowns are the image's Fourier coefficients, the
-image is moved and scaled a little before every step, and roughness costs.
+Without regularisation as in Simonyan et al. (2014) and in the repository pytorch-cnn-visualizations: the parameters are
+the pixels. With regularisation after Olah et al. (2017): the parameters are the image's Fourier coefficients, the image
+is shifted and scaled at random before every step, and its total variation is penalised.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
+from book.experiments.checks import check_integer, check_number, check_that
 from book.experiments.vgg.backbone import VGG, Backbone
 from book.experiments.views.hooks import Target, activations
 
@@ -26,12 +26,12 @@ COLOUR_AXES = torch.tensor([[1.0, 1.0, 1.0], [1.5**0.5, 0.0, -(1.5**0.5)], [-(0.
 COLOUR_SPREAD = torch.tensor([1.0, 0.29, 0.14])
 
 FIRST_SPREAD = 0.01
-"""Standard deviation of the Fourier coefficients that the robust form starts from: close to a flat grey."""
+"""Standard deviation of the Fourier coefficients at the start: close to a flat grey."""
 
 
 @dataclass(frozen=True)
-class PlainSettings:
-    """Gradient ascent on pixels with Adam.
+class UnregularisedSettings:
+    """Hyperparameters of activation maximisation without regularisation: gradient ascent on pixels with Adam.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class PlainSettings:
     learning_rate : float
         In units of `GREY_LEVELS_PER_UNIT`: with 0.1, a pixel moves by up to about six grey levels a step.
     weight_decay : float
-        Pull of every pixel towards the mean colour.
+        L2 penalty of the distance of every pixel from the mean colour; at least 0.
     """
 
     num_steps: int = 30
@@ -48,14 +48,14 @@ class PlainSettings:
     weight_decay: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_positive_integer("num_steps", self.num_steps)
-        _check_that("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
-        _check_that("weight_decay", self.weight_decay, self.weight_decay >= 0, "a number of at least 0")
+        check_integer("num_steps", self.num_steps, minimum=1)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("weight_decay", self.weight_decay, minimum=0)
 
 
 @dataclass(frozen=True)
-class RobustSettings:
-    """Gradient ascent on Fourier coefficients with Adam.
+class RegularisedSettings:
+    """Hyperparameters of activation maximisation with regularisation: ascent on Fourier coefficients with Adam.
 
     Attributes
     ----------
@@ -64,13 +64,14 @@ class RobustSettings:
     learning_rate : float
         Above 0.
     jitter : float
-        The image is shifted by up to this share of its size before every step, to and fro and up and down.
+        Largest shift before every step, horizontal and vertical, as a fraction of the image's size, below 1.
     scale : float
-        It is enlarged or shrunk by up to this share.
+        Largest enlargement or shrinking before every step, as a fraction, below 1.
     total_variation : float
-        Cost of the mean difference of neighbouring pixels (0 to 1), in relative growth of the activation.
+        Weight of the penalty, the mean difference of neighbouring pixels (0 to 1), in relative growth of the
+        activation; at least 0.
     seed : int
-        Of the start and of the shifts.
+        Of the start and of the transformations; at least 0.
     """
 
     num_steps: int = 40
@@ -81,26 +82,26 @@ class RobustSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive_integer("num_steps", self.num_steps)
-        _check_that("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
-        for name in ("jitter", "scale"):
-            value = getattr(self, name)
-            _check_that(name, value, 0 <= value < 1, "a number from 0 to less than 1")
-        _check_that("total_variation", self.total_variation, self.total_variation >= 0, "a number of at least 0")
+        check_integer("num_steps", self.num_steps, minimum=1)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("jitter", self.jitter, minimum=0, below=1)
+        check_number("scale", self.scale, minimum=0, below=1)
+        check_number("total_variation", self.total_variation, minimum=0)
+        check_integer("seed", self.seed, minimum=0)
 
 
-class Maximised(NamedTuple):
-    """Optimised images, and how far each came.
+class OptimisedImages(NamedTuple):
+    """Optimised images, and their activations.
 
     Attributes
     ----------
     images : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
         Grey, or red, green and blue.
     start, reached, shown : ndarray of float32, shape (n,)
-        The target's activation at the start; at the end, where the plain form may have left the range of a
-        image; and of `images`, which are clipped to it and rounded.
+        The target's activation at the start; at the end, where pixels may lie outside of the range of an image; and
+        of `images`, which are clipped to that range and rounded.
     outside : float
-        Share of the values that were clipped.
+        Fraction of the values that were clipped.
     """
 
     images: np.ndarray
@@ -125,16 +126,19 @@ def random_image(size: int, seed: int, low: int = 150, high: int = 180, channels
     -------
     ndarray of uint8, shape (size, size) or (size, size, 3)
     """
-    if not 0 <= low <= high <= 255:
-        raise ValueError(f"low and high must be in order and from 0 to 255; got {low!r} and {high!r}")
+    check_integer("size", size, minimum=1)
+    check_integer("seed", seed, minimum=0)
+    check_integer("low", low, minimum=0, maximum=255)
+    check_integer("high", high, minimum=low, maximum=255)
+    _check_channels(channels)
     shape = (size, size) if channels == 1 else (size, size, channels)
     return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8, endpoint=True)
 
 
-def maximise_plain(
-    model: VGG, backbone: Backbone, targets: Sequence[Target], start: np.ndarray, settings: PlainSettings
-) -> Maximised:
-    """Change the pixels of images so that each excites its target more.
+def maximise_unregularised(
+    model: VGG, backbone: Backbone, targets: Sequence[Target], start: np.ndarray, settings: UnregularisedSettings
+) -> OptimisedImages:
+    """Change the pixels of images by gradient ascent on the activation of each one's target.
 
     Parameters
     ----------
@@ -145,7 +149,7 @@ def maximise_plain(
     targets : sequence of n Targets
     start : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
         Where to start. A grey image stays grey: its one channel is copied to three inside the graph.
-    settings : PlainSettings
+    settings : UnregularisedSettings
 
     Raises
     ------
@@ -153,27 +157,32 @@ def maximise_plain(
         If a target does not exist or a shape is wrong.
     """
     start = np.asarray(start)
-    if start.dtype != np.uint8 or start.ndim not in (3, 4) or (start.ndim == 4 and start.shape[3] != 3):
-        raise ValueError(
-            f"start must be uint8 of shape (n, size, size) or (n, size, size, 3); got {start.dtype}, {start.shape}"
-        )
+    is_image = start.dtype == np.uint8 and (start.ndim == 3 or (start.ndim == 4 and start.shape[3] == 3))
+    what = "uint8 of shape (n, size, size) or (n, size, size, 3)"
+    check_that(is_image, "start", what, f"{start.dtype} of shape {start.shape}")
     grey_levels = torch.from_numpy(start).float()
     grey_levels = grey_levels[:, None] if start.ndim == 3 else grey_levels.permute(0, 3, 1, 2)
     mean = grey_levels.new_tensor(backbone.mean).view(1, 3, 1, 1)
     mean = mean.mean(dim=1, keepdim=True) if start.ndim == 3 else mean
     pixels = ((grey_levels - mean) / GREY_LEVELS_PER_UNIT).requires_grad_()
 
-    def paint() -> torch.Tensor:
+    def render() -> torch.Tensor:
         return pixels * GREY_LEVELS_PER_UNIT + mean
 
     optimiser = torch.optim.Adam([pixels], settings.learning_rate, weight_decay=settings.weight_decay)
-    return _climb(model, backbone, targets, paint, optimiser, settings.num_steps)
+    return _gradient_ascent(model, backbone, targets, render, optimiser, settings.num_steps)
 
 
-def maximise_robustly(
-    model: VGG, backbone: Backbone, targets: Sequence[Target], settings: RobustSettings, *, size: int, channels: int = 1
-) -> Maximised:
-    """Grow images, from a flat grey, that excite their targets wherever they are shifted.
+def maximise_regularised(
+    model: VGG,
+    backbone: Backbone,
+    targets: Sequence[Target],
+    settings: RegularisedSettings,
+    *,
+    size: int,
+    channels: int = 1,
+) -> OptimisedImages:
+    """Optimise images, from a flat grey, for the activation of their targets, with regularisation.
 
     Parameters
     ----------
@@ -182,9 +191,9 @@ def maximise_robustly(
     backbone : Backbone
         Knows how the model's input is normalised.
     targets : sequence of n Targets
-    settings : RobustSettings
+    settings : RegularisedSettings
     size : int
-        Height and width of the images; a class needs the backbone's input size, a filter is content with less.
+        Height and width of the images; a class needs the backbone's input size, for a filter less will do.
     channels : 1 or 3
         1 for grey images, 3 for colour.
 
@@ -193,23 +202,23 @@ def maximise_robustly(
     ValueError
         If a target does not exist or `channels` is another.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels!r}")
+    check_integer("size", size, minimum=2)
+    _check_channels(channels)
     generator = torch.Generator().manual_seed(settings.seed)
     shape = (len(targets), channels, size, size // 2 + 1, 2)
     coefficients = (FIRST_SPREAD * torch.randn(shape, generator=generator)).requires_grad_()
 
-    def paint() -> torch.Tensor:
+    def render() -> torch.Tensor:
         return 255 * torch.sigmoid(from_spectrum(torch.view_as_complex(coefficients), size))
 
-    def shake(images: torch.Tensor) -> torch.Tensor:
+    def transform(images: torch.Tensor) -> torch.Tensor:
         return shift_and_scale(images, settings.jitter, settings.scale, generator)
 
-    def cost(images: torch.Tensor) -> torch.Tensor:
+    def penalty(images: torch.Tensor) -> torch.Tensor:
         return settings.total_variation * total_variation(images / 255)
 
     optimiser = torch.optim.Adam([coefficients], settings.learning_rate)
-    return _climb(model, backbone, targets, paint, optimiser, settings.num_steps, shake, cost)
+    return _gradient_ascent(model, backbone, targets, render, optimiser, settings.num_steps, transform, penalty)
 
 
 def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
@@ -241,7 +250,7 @@ def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
 def shift_and_scale(
     images: torch.Tensor, jitter: float, scale: float, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Shift images by up to the share `jitter` and scale them by up to the share `scale`, mirrored at the edges."""
+    """Shift and scale images at random by up to the fractions `jitter` and `scale`, with reflection at the edges."""
     draw = 2 * torch.rand(len(images), 3, generator=generator) - 1
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + scale * draw[:, 0]
@@ -263,7 +272,7 @@ def mean_frequency(images: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     images : ndarray, shape (n, size, size)
-        The mean of each is taken off.
+        The mean of each is subtracted.
 
     Returns
     -------
@@ -277,50 +286,49 @@ def mean_frequency(images: np.ndarray) -> np.ndarray:
     return np.divide((power * frequency).sum(axis=(1, 2)), total, out=np.zeros(len(images)), where=total > 0)
 
 
-def _climb(
+def _gradient_ascent(
     model: VGG,
     backbone: Backbone,
     targets: Sequence[Target],
-    paint: Callable[[], torch.Tensor],
+    render: Callable[[], torch.Tensor],
     optimiser: torch.optim.Optimizer,
     num_steps: int,
-    shake: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    cost: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> Maximised:
-    """Take steps up the targets' activations; the unknowns are what `paint` draws (n, 1 or 3, size, size) from."""
-    (unknowns,) = optimiser.param_groups[0]["params"]
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> OptimisedImages:
+    """Gradient ascent on the targets' activations in the parameters from which `render` makes the images.
+
+    `render` gives shape (n, 1 or 3, size, size); `transform` is applied to the images before the network, and the
+    `penalty` of the images is subtracted.
+    """
+    (parameters,) = optimiser.param_groups[0]["params"]
 
     def activation_of(images: torch.Tensor) -> torch.Tensor:
         return activations(model, backbone.normalise(images.expand(-1, 3, -1, -1)), targets)
 
     with torch.no_grad():
-        start = activation_of(paint())
+        start = activation_of(render())
     for _ in range(num_steps):
         with torch.enable_grad():
-            images = paint()
-            values = activation_of(shake(images) if shake else images)
-            if cost:
+            images = render()
+            values = activation_of(transform(images) if transform else images)
+            if penalty:
                 # Layers differ in scale by orders of magnitude; as growth relative to where it stands, an activation
-                # weighs the same against the cost in each of them.
-                values = values / (values.detach().abs() + 1) - cost(images)
-            # The gradient of the unknowns alone: a backward pass would leave gradients in weights that have them.
-            (unknowns.grad,) = torch.autograd.grad(-values.sum(), [unknowns])
+                # weighs the same against the penalty in each of them.
+                values = values / (values.detach().abs() + 1) - penalty(images)
+            # The gradient of the parameters alone: a backward pass would leave gradients in weights that have them.
+            (parameters.grad,) = torch.autograd.grad(-values.sum(), [parameters])
         optimiser.step()
     with torch.no_grad():
-        images = paint()
+        images = render()
         shown = images.round().clamp(0, 255)
         reached, as_shown = activation_of(images), activation_of(shown)
         outside = float(((images < 0) | (images > 255)).float().mean())
     pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).numpy()
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    return Maximised(pixels, start.numpy(), reached.numpy(), as_shown.numpy(), outside)
+    return OptimisedImages(pixels, start.numpy(), reached.numpy(), as_shown.numpy(), outside)
 
 
-def _check_positive_integer(name: str, value: Any) -> None:
-    allowed = isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
-    _check_that(name, value, allowed, "an integer of at least 1")
-
-
-def _check_that(name: str, value: Any, allowed: bool, what: str) -> None:
-    if not allowed or not isinstance(value, Real):
-        raise ValueError(f"{name} must be {what}; got {value!r}")
+def _check_channels(channels: int) -> None:
+    check_integer("channels", channels)
+    check_that(channels in (1, 3), "channels", "1 (grey) or 3 (colour)", channels)

@@ -1,4 +1,4 @@
-"""Figures of the chapter on what the convolutions see: rows of images and maps with one scale."""
+"""Figures of images, saliency maps and feature maps in rows, on one scale."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from book.experiments.views.hooks import Response
+from book.experiments.views.hooks import LayerOutput
 
 WIDTH = 7.0
 LABEL_WIDTH = 0.25
@@ -86,18 +86,18 @@ def tiled(images: Sequence[np.ndarray], columns: int, gap: int = 2, fill: float 
     return sheet
 
 
-def response_figure(responses: Sequence[Response], columns: int = 6) -> Figure:
-    """Draw the four strongest maps of every layer, each layer's values divided by its largest absolute value."""
+def feature_map_figure(outputs: Sequence[LayerOutput], columns: int = 6) -> Figure:
+    """Draw the four feature maps of every layer with the highest mean, each layer divided by its largest value."""
     sheets, titles = [], []
-    for response in responses:
-        strongest = response.strongest(4)
-        top = np.abs(response.maps).max()
-        maps = response.maps[strongest] / (top if top > 0 else 1)
+    for output in outputs:
+        strongest = output.strongest(4)
+        top = np.abs(output.maps).max()
+        maps = output.maps[strongest] / (top if top > 0 else 1)
         # Cells of small maps are repeated, so that the gap within a panel is thinner than that between panels.
         repeat = max(1, 112 // maps.shape[1])
         sheets.append(tiled(list(maps.repeat(repeat, axis=1).repeat(repeat, axis=2)), 2, 3, np.nan))
         largest = format(top, ",.0f" if top >= 10 else ".2g")
-        titles.append(f"{response.name}, {largest}\n{', '.join(str(i) for i in strongest)}")
+        titles.append(f"{output.name}, {largest}\n{', '.join(str(i) for i in strongest)}")
     rows = [sheets[i : i + columns] for i in range(0, len(sheets), columns)]
     named = [titles[i : i + columns] for i in range(0, len(titles), columns)]
     scale = "value divided by the layer's largest absolute value"

@@ -1,22 +1,22 @@
-"""Look into a VGG: its layers by name, what each of them gives, and what is asked of one of its units."""
+"""Layers of a VGG by name, their outputs recorded by hooks, and the activation of single units."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from book.experiments.checks import check_integer, check_that
 from book.experiments.vgg.backbone import VGG
 
 SCAN_BATCH = 20
 
 
 class Target(NamedTuple):
-    """What an activation is taken of: a filter of a convolution, or a class.
+    """A unit whose activation is taken: a filter of a convolution, or a class.
 
     Attributes
     ----------
@@ -30,8 +30,8 @@ class Target(NamedTuple):
     unit: int
 
 
-class Response(NamedTuple):
-    """What one layer made of one image.
+class LayerOutput(NamedTuple):
+    """Feature maps that one layer computes for one image.
 
     Attributes
     ----------
@@ -45,30 +45,31 @@ class Response(NamedTuple):
 
     @property
     def sparsity(self) -> float:
-        """Share of the values that are exactly zero."""
+        """Fraction of the values that are exactly zero."""
         return float((self.maps == 0).mean())
 
     @property
     def positive(self) -> float:
-        """Share of the values above zero."""
+        """Fraction of the values above zero."""
         return float((self.maps > 0).mean())
 
     def strongest(self, count: int) -> np.ndarray:
-        """Positions of the maps with the highest mean, the highest first."""
+        """Positions of the feature maps with the highest mean, the highest first."""
+        check_integer("count", count, minimum=1)
         return np.argsort(-self.maps.mean(axis=(1, 2)), kind="stable")[:count]
 
 
-def probe_of(model: VGG) -> VGG:
-    """Copy a model for looking into it: evaluation mode, nothing trainable, ReLUs that do not overwrite their input.
+def copy_without_inplace_relus(model: VGG) -> VGG:
+    """Copy a model for hooks: evaluation mode, nothing trainable, ReLUs that do not overwrite their input.
 
     An in-place ReLU writes over the output of the convolution before it, which a hook may have kept; and it cannot
     have a backward hook, which guided backpropagation needs.
     """
-    probe = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in probe.modules():
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in copied.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    return probe.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+    return copied.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
 
 
 def layer_names(features: nn.Sequential) -> list[str]:
@@ -99,27 +100,35 @@ def check_target(model: VGG, target: Target) -> None:
         check_class(model, unit)
         return
     allowed = list(convolutions(model))
-    if isinstance(layer, bool) or layer not in allowed:
-        raise ValueError(f"cnn_layer must be the position of a convolution, one of {allowed}; got {layer!r}")
-    _check_below("filter_pos", unit, model.features[layer].out_channels)
+    check_integer("cnn_layer", layer)
+    check_that(layer in allowed, "cnn_layer", f"the position of a convolution, one of {allowed}", layer)
+    check_integer("filter_pos", unit, minimum=0, maximum=model.features[layer].out_channels - 1)
 
 
 def check_class(model: VGG, label: int) -> None:
     """Raise a ValueError that names value and range if the model has no such class."""
     linear = [module for module in model.classifier.modules() if isinstance(module, nn.Linear)]
-    _check_below("class", label, linear[-1].out_features)
+    check_integer("class", label, minimum=0, maximum=linear[-1].out_features - 1)
 
 
 def check_inputs(inputs: torch.Tensor) -> None:
     """Raise a ValueError that names the shape if it is not (n, 3, size, size) with n > 0."""
-    if inputs.ndim != 4 or len(inputs) == 0 or inputs.shape[1] != 3 or inputs.shape[2] != inputs.shape[3]:
-        raise ValueError(f"inputs must have shape (n, 3, size, size) and n > 0; got {tuple(inputs.shape)}")
+    shape = tuple(inputs.shape)
+    square = len(shape) == 4 and shape[0] > 0 and shape[1] == 3 and shape[2] == shape[3]
+    check_that(square, "inputs", "of shape (n, 3, size, size) with n > 0", shape)
+
+
+def check_one_per_image(model: VGG, inputs: torch.Tensor, name: str, values: Sequence) -> None:
+    """Raise a ValueError unless the model is in evaluation mode, the inputs fit and each image has a value."""
+    check_inputs(inputs)
+    check_that(not model.training, "model.training", "False, evaluation mode", model.training)
+    check_that(len(values) == len(inputs), f"len({name})", f"that of inputs, {len(inputs)}", len(values))
 
 
 def activations(model: VGG, inputs: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
-    """Take one activation of each image: the mean of a filter's map before its ReLU, or a class's logit.
+    """Take one activation of each image: the mean of a filter's feature map before its ReLU, or a class's logit.
 
-    Before the ReLU, because a unit that is off has no gradient behind it. An image goes no deeper than its own
+    Before the ReLU, because an inactive unit has no gradient behind it. An image goes no deeper than its own
     target, so that a grid of targets in all layers costs about half of what it would otherwise.
 
     Parameters
@@ -140,11 +149,7 @@ def activations(model: VGG, inputs: torch.Tensor, targets: Sequence[Target]) -> 
     ValueError
         If a target does not exist, the shape is wrong, or the model is in training mode.
     """
-    check_inputs(inputs)
-    if len(targets) != len(inputs):
-        raise ValueError(f"targets must be as many as inputs ({len(inputs)}); got {len(targets)}")
-    if model.training:
-        raise ValueError("model must be in evaluation mode; got one in training mode")
+    check_one_per_image(model, inputs, "targets", targets)
     for target in targets:
         check_target(model, target)
     depth = np.array([len(model.features) if layer is None else layer for layer, _ in targets])
@@ -168,7 +173,7 @@ def activations(model: VGG, inputs: torch.Tensor, targets: Sequence[Target]) -> 
 def recorded(
     layers: Mapping[str, nn.Module], reduce: Callable[[torch.Tensor], torch.Tensor] = torch.clone
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Record what layers give while the block runs; their hooks are gone after it, whatever happened in it.
+    """Record the outputs of layers while the block runs; their hooks are removed after it, even after an error.
 
     Parameters
     ----------
@@ -197,8 +202,8 @@ def recorded(
             handle.remove()
 
 
-def responses(model: VGG, inputs: torch.Tensor) -> list[list[Response]]:
-    """Record what every layer of the backbone makes of each image.
+def layer_outputs(model: VGG, inputs: torch.Tensor) -> list[list[LayerOutput]]:
+    """Record the feature maps that every layer of the backbone computes for each image.
 
     Parameters
     ----------
@@ -207,30 +212,31 @@ def responses(model: VGG, inputs: torch.Tensor) -> list[list[Response]]:
 
     Returns
     -------
-    list of n lists of Response
-        For each image, one response a layer, in the layers' order.
+    list of n lists of LayerOutput
+        For each image, one output per layer, in the layers' order.
     """
     check_inputs(inputs)
     with recorded(dict(zip(layer_names(model.features), model.features, strict=True))) as outputs, torch.no_grad():
         model.features(inputs)
-    return [[Response(name, maps[i].numpy()) for name, maps in outputs.items()] for i in range(len(inputs))]
+    return [[LayerOutput(name, maps[i].numpy()) for name, maps in outputs.items()] for i in range(len(inputs))]
 
 
 class Scan(NamedTuple):
-    """What many images do to a model.
+    """Logits and mean activations of many images.
 
     Attributes
     ----------
     logits : ndarray of float32, shape (n, classes)
     means : dict of int to ndarray of float32, shape (n, filters)
-        For each convolution's position, the mean of every filter's map before the ReLU.
+        For each convolution's position, the mean of every filter's feature map before the ReLU.
     """
 
     logits: np.ndarray
     means: dict[int, np.ndarray]
 
-    def most_exciting(self, target: Target, count: int = 9) -> np.ndarray:
+    def most_activating(self, target: Target, count: int = 9) -> np.ndarray:
         """Positions of the images with the highest activation of a target, the highest first."""
+        check_integer("count", count, minimum=1)
         layer, unit = target
         values = (self.logits if layer is None else self.means[layer])[:, unit]
         return np.argsort(-values, kind="stable")[:count]
@@ -242,7 +248,7 @@ def scan(
     images: np.ndarray,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Scan:
-    """Put many images through a model, keeping a number a filter.
+    """Run many images through a model, keeping one number per filter.
 
     Parameters
     ----------
@@ -251,7 +257,7 @@ def scan(
         A backbone's.
     images : ndarray of uint8, shape (n, 28, 28)
     advance : callable
-        Told the number of images after each batch.
+        Called with the number of images after each batch.
     """
     layers = {str(index): model.features[index] for index in convolutions(model)}
     logits, means = [], {name: [] for name in layers}
@@ -263,8 +269,3 @@ def scan(
             means[name].append(values.numpy())
         advance(len(batch))
     return Scan(np.concatenate(logits), {int(name): np.concatenate(values) for name, values in means.items()})
-
-
-def _check_below(name: str, value: Any, count: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < count:
-        raise ValueError(f"{name} must be an integer from 0 to {count - 1}; got {value!r}")

@@ -1,6 +1,6 @@
-"""Which pixels a class score depends on: its gradient in the input, and what Captum makes of it.
+"""Saliency maps: the gradient of a class score in the input, and methods built on it, by Captum.
 
-All functions leave the model as it was. They want a model whose ReLUs do not work in place (`probing.probe_of`).
+All functions leave the model as it was. They need one from `hooks.copy_without_inplace_relus`.
 """
 
 import warnings
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from book.experiments.checks import check_integer, check_number
 from book.experiments.vgg.backbone import VGG
-from book.experiments.views.hooks import check_class, check_inputs, convolutions
+from book.experiments.views.hooks import check_class, check_one_per_image, convolutions
 
 with warnings.catch_warnings():
-    # Captum asks for tqdm's bar for notebooks, which misses its widgets, and that would be told on the page.
+    # Captum asks for tqdm's bar for notebooks, which misses its widgets, and the warning would appear on the page.
     warnings.filterwarnings("ignore", "IProgress not found")
     from captum.attr import (
         GuidedBackprop,
@@ -31,7 +32,7 @@ BATCH = 20
 
 
 class Integrated(NamedTuple):
-    """Integrated gradients, and how well they add up.
+    """Integrated gradients, and their completeness.
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) ->
     inputs : Tensor, shape (n, 3, size, size)
         As the model takes them, normalised.
     classes : sequence of n int
-        Whose logit to follow back, for each image.
+        Whose logit is differentiated, for each image.
 
     Returns
     -------
@@ -72,14 +73,14 @@ def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) ->
     with torch.enable_grad():
         inputs = inputs.detach().clone().requires_grad_()
         scores = model(inputs).gather(1, labels[:, None])
-        # Images do not see each other in evaluation mode, so the sum's gradient is each score's own.
+        # Images are independent of each other in evaluation mode, so the sum's gradient is each score's own.
         return torch.autograd.grad(scores.sum(), inputs)[0]
 
 
-def captums_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+def captum_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
     """What :func:`class_gradients` gives, by Captum."""
     labels = _checked(model, inputs, classes)
-    with _quiet(inputs) as inputs:
+    with _with_gradient(inputs) as inputs:
         return Saliency(model).attribute(inputs, target=labels, abs=False).detach()
 
 
@@ -93,8 +94,8 @@ def sum_over_channels(gradients: torch.Tensor) -> np.ndarray:
     return gradients.abs().sum(dim=1).numpy()
 
 
-def brightness_share(gradients: torch.Tensor) -> np.ndarray:
-    """Share of the gradient's squared length that changes brightness; the rest would need colour. Shape (n,).
+def brightness_fraction(gradients: torch.Tensor) -> np.ndarray:
+    """Fraction of the gradient's squared norm that changes brightness; the rest changes colour. Shape (n,).
 
     A grey image moves along (1, 1, 1) only: the projection of a pixel's gradient on that direction counts. A zero
     gradient gives 0.
@@ -104,15 +105,16 @@ def brightness_share(gradients: torch.Tensor) -> np.ndarray:
     return torch.where(total > 0, along / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0).numpy()
 
 
-def stretched(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
-    """Divide each map by a percentile of its absolute values, and clip to -1 to 1; a map of zeros stays zeros.
+def scaled_by_percentile(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
+    """Divide each map by a percentile of its absolute values, and clip to -1 to 1; a map of zeros stays zero.
 
     Parameters
     ----------
     maps : ndarray, shape (n, ...)
     percentile : float
-        Single extreme pixels would leave everything else dark.
+        From 0 to 100; below 100, because single extreme pixels would leave everything else dark.
     """
+    check_number("percentile", percentile, minimum=0, maximum=100)
     maps = np.asarray(maps, dtype=np.float64)
     sizes = np.abs(maps).reshape(len(maps), -1)
     top = np.percentile(sizes, percentile, axis=1)
@@ -124,7 +126,7 @@ def stretched(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
 def guided_backpropagation(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
     """The gradient with its negative part cut off at every ReLU (Springenberg et al., 2015), by Captum."""
     labels = _checked(model, inputs, classes)
-    with _quiet(inputs) as inputs:
+    with _with_gradient(inputs) as inputs:
         return GuidedBackprop(model).attribute(inputs, target=labels).detach()
 
 
@@ -140,13 +142,16 @@ def smooth_gradients(
     num_samples : int
         Noisy copies of each image.
     noise : float
-        Standard deviation of the noise, as a share of the range of `inputs`.
+        Standard deviation of the noise, as a fraction of the range of `inputs`; at least 0.
     seed : int
     """
     labels = _checked(model, inputs, classes)
+    check_integer("num_samples", num_samples, minimum=1)
+    check_number("noise", noise, minimum=0)
+    check_integer("seed", seed, minimum=0)
     spread = noise * float(inputs.max() - inputs.min())
     per_batch = max(1, BATCH // len(inputs))
-    with _quiet(inputs) as inputs, torch.random.fork_rng(devices=[]):
+    with _with_gradient(inputs) as inputs, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return (
             NoiseTunnel(Saliency(model))
@@ -165,20 +170,21 @@ def smooth_gradients(
 def integrated_gradients(
     model: VGG, inputs: torch.Tensor, classes: Sequence[int], baseline: torch.Tensor, num_steps: int
 ) -> Integrated:
-    """Gradients along the straight way from a baseline, times the way (Sundararajan et al., 2017), by Captum.
+    """Mean gradient on the straight path from a baseline, times the difference (Sundararajan et al., 2017), by Captum.
 
     Parameters
     ----------
     model, inputs, classes
         As in :func:`class_gradients`.
     baseline : Tensor, shape (1, 3, size, size)
-        Where the way begins, normalised: a black image is not zeros.
+        Where the path begins, normalised: a black image is not zeros.
     num_steps : int
-        Points on the way, by Gauss-Legendre quadrature.
+        Points on the path, by Gauss-Legendre quadrature; at least 1.
     """
     labels = _checked(model, inputs, classes)
+    check_integer("num_steps", num_steps, minimum=1)
     baselines = baseline.expand_as(inputs)
-    with _quiet(inputs) as inputs:
+    with _with_gradient(inputs) as inputs:
         attributions, gap = IntegratedGradients(model).attribute(
             inputs,
             baselines,
@@ -195,10 +201,10 @@ def integrated_gradients(
 
 
 def grad_cam(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
-    """Where the last convolution speaks for a class (Grad-CAM; Selvaraju et al., 2017), by Captum.
+    """Where the last feature maps raise the score of a class (Grad-CAM; Selvaraju et al., 2017), by Captum.
 
-    The maps of the last convolution, after its ReLU, weighted by their mean gradients; the positive part, enlarged to
-    the image's size.
+    The feature maps of the last convolution, after its ReLU, weighted by their mean gradients; the positive part,
+    enlarged to the image's size.
 
     Returns
     -------
@@ -209,25 +215,21 @@ def grad_cam(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> np.nda
     last = max(convolutions(model))
     layers = model.features
     layer = layers[last + 1] if last + 1 < len(layers) and isinstance(layers[last + 1], nn.ReLU) else layers[last]
-    with _quiet(inputs) as inputs:
+    with _with_gradient(inputs) as inputs:
         maps = LayerGradCam(model, layer).attribute(inputs, target=labels, relu_attributions=True)
     enlarged = LayerAttribution.interpolate(maps.detach(), tuple(inputs.shape[2:]), "bilinear")
     return enlarged[:, 0].numpy()
 
 
 def _checked(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
-    check_inputs(inputs)
-    if model.training:
-        raise ValueError("model must be in evaluation mode; got one in training mode")
-    if len(classes) != len(inputs):
-        raise ValueError(f"classes must be as many as inputs ({len(inputs)}); got {len(classes)}")
+    check_one_per_image(model, inputs, "classes", classes)
     for label in classes:
         check_class(model, label)
     return torch.tensor([int(label) for label in classes])
 
 
 @contextmanager
-def _quiet(inputs: torch.Tensor) -> Iterator[torch.Tensor]:
+def _with_gradient(inputs: torch.Tensor) -> Iterator[torch.Tensor]:
     """Give a copy of the input that has a gradient; keep Captum from warning that it sets hooks, which it removes."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")

@@ -1,4 +1,4 @@
-"""Is a saliency map about the model, and about the decision? Two tests that need no eye."""
+"""Sanity checks of saliency maps: cascading randomisation of the weights, and deletion and insertion of pixels."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
-from scipy.stats import t as student_t
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from book.experiments.checks import check_integer, check_that
 from book.experiments.vgg.backbone import VGG, Backbone
 from book.experiments.views.hooks import SCAN_BATCH, check_class, layer_names
 
@@ -19,7 +19,7 @@ SSIM_SPREAD = 1.5
 SSIM_CONSTANTS = (0.01**2, 0.03**2)
 
 
-def cascade(model: VGG, seed: int) -> Iterator[tuple[str, VGG]]:
+def cascading_randomisation(model: VGG, seed: int) -> Iterator[tuple[str, VGG]]:
     """Replace a model's trained weights by random ones, from the top down (Adebayo et al., 2018).
 
     Parameters
@@ -32,9 +32,10 @@ def cascade(model: VGG, seed: int) -> Iterator[tuple[str, VGG]]:
     Yields
     ------
     str, VGG
-        The model as trained; then with its head at random; then with the last block of convolutions as well; and
-        so on down to the first. Each is the same object, changed further.
+        The model as trained; then with random weights in its head; then in the last block of convolutions as well;
+        and so on down to the first. Each is the same object, changed further.
     """
+    check_integer("seed", seed, minimum=0)
     generator = torch.Generator().manual_seed(seed)
     changed = copy.deepcopy(model)
     yield "trained", changed
@@ -67,7 +68,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Mean structural similarity of each pair of maps (Wang et al., 2004), with a Gaussian window.
+    """Mean structural similarity of each pair of maps (Wang et al., 2004), with a Gaussian kernel.
 
     Parameters
     ----------
@@ -94,27 +95,28 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 class Curves(NamedTuple):
-    """How a class's probability falls and rises with the pixels.
+    """Probability of a class as pixels are deleted and inserted.
 
     Attributes
     ----------
-    share : ndarray, shape (num_steps + 1,)
-        Share of the pixels that were deleted or inserted, from 0 to 1.
+    fraction : ndarray, shape (num_steps + 1,)
+        Fraction of the pixels that were deleted or inserted, from 0 to 1.
     deletion, insertion : ndarray, shape (n, num_steps + 1)
         Probability of each image's class.
     """
 
-    share: np.ndarray
+    fraction: np.ndarray
     deletion: np.ndarray
     insertion: np.ndarray
 
     def areas(self) -> tuple[np.ndarray, np.ndarray]:
         """Areas under the two curves, for each image; a good ranking has a small first and a large second."""
-        return np.trapezoid(self.deletion, self.share, axis=1), np.trapezoid(self.insertion, self.share, axis=1)
+        return np.trapezoid(self.deletion, self.fraction, axis=1), np.trapezoid(self.insertion, self.fraction, axis=1)
 
 
 def per_pixel(maps: np.ndarray, size: int = 28) -> np.ndarray:
     """Average maps over the enlarged image's pixels that came from one pixel, shape (n, size, size)."""
+    check_integer("size", size, minimum=1)
     return adaptive_avg_pool2d(torch.from_numpy(np.asarray(maps, dtype=np.float32)), size).numpy()
 
 
@@ -138,11 +140,11 @@ def deletion_and_insertion(
         Enlarges and normalises the images.
     images : ndarray of uint8, shape (n, height, width)
     classes : sequence of n int
-        Whose probability is followed.
+        Whose probability is recorded.
     relevance : ndarray, shape (n, height, width)
         Pixels of equal relevance are taken in random order.
     num_steps : int
-        In how many portions all pixels are taken.
+        In how many equal parts the pixels are taken; at least 1.
     seed : int
         Of that order.
 
@@ -151,16 +153,18 @@ def deletion_and_insertion(
     ValueError
         If the shapes differ or a class does not exist.
     """
-    if relevance.shape != images.shape:
-        raise ValueError(f"relevance must have the shape of images ({images.shape}); got {relevance.shape}")
+    check_that(relevance.shape == images.shape, "relevance", f"of the shape of images, {images.shape}", relevance.shape)
+    check_that(len(classes) == len(images), "len(classes)", f"that of images, {len(images)}", len(classes))
+    check_integer("num_steps", num_steps, minimum=1)
+    check_integer("seed", seed, minimum=0)
     for label in classes:
         check_class(model, label)
     flat = relevance.reshape(len(images), -1)
     ties = np.random.default_rng(seed).random(flat.shape)
     order = np.lexsort((ties, -flat), axis=1)
     rank = np.argsort(order, axis=1).reshape(images.shape)
-    share = np.linspace(0, 1, num_steps + 1)
-    taken = [rank < round(part * flat.shape[1]) for part in share]
+    fraction = np.linspace(0, 1, num_steps + 1)
+    taken = [rank < round(part * flat.shape[1]) for part in fraction]
     deleted = np.stack([np.where(mask, 0, images) for mask in taken])
     # The ends are shared: nothing deleted is all inserted.
     inserted = np.stack([np.where(mask, images, 0) for mask in taken[1:-1]])
@@ -170,28 +174,7 @@ def deletion_and_insertion(
     )
     probability = probability.reshape(len(altered), len(images)).T
     deletion, inner = probability[:, : num_steps + 1], probability[:, num_steps + 1 :]
-    return Curves(share, deletion, np.concatenate([deletion[:, -1:], inner, deletion[:, :1]], axis=1))
-
-
-class Mean(NamedTuple):
-    """A mean with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
-
-
-def mean_with_interval(values: np.ndarray) -> Mean:
-    """Mean of independent values with its 95 % interval by Student's t; of a single value, an interval without end."""
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Mean(mean, -np.inf, np.inf)
-    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Mean(mean, mean - half, mean + half)
+    return Curves(fraction, deletion, np.concatenate([deletion[:, -1:], inner, deletion[:, :1]], axis=1))
 
 
 def _probabilities(model: VGG, backbone: Backbone, images: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -78,6 +78,20 @@ def test_confidence_of_exactly_one_falls_into_the_last_bin():
     assert found.bins[["low", "high"]].to_numpy().tolist() == [[0.9, 1.0]]
 
 
-def test_rows_that_are_no_probabilities_are_refused():
-    with pytest.raises(ValueError, match="probabilities must have rows of at least 0 that sum to 1"):
-        calibrate(np.array([[0.5, 0.6]]), np.array([0]))
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([[0.5, 0.6]], "probabilities must be rows that sum to 1; got 1.1"),
+        ([[1.5, -0.5]], "probabilities must be at least 0; got -0.5"),
+        ([0.5, 0.5], r"probabilities must be of shape \(n, classes\); got \(2,\)"),
+    ],
+)
+def test_rows_that_are_no_probabilities_are_refused(probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(np.array(probabilities), np.array([0]))
+
+
+@pytest.mark.parametrize("num_bins", [0, True, 2.5, "10"])
+def test_number_of_bins_is_a_positive_integer(num_bins):
+    with pytest.raises(ValueError, match="num_bins must be an integer at least 1; got"):
+        calibrate(np.array([[1.0, 0.0]]), np.array([0]), num_bins)

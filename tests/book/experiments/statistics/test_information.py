@@ -78,11 +78,14 @@ def test_smoothed_labels_are_distributions_that_pytorch_agrees_with(smoothing):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([0.5, 0.6], "p must sum to 1; got a sum of 1.1"),
-        ([1.5, -0.5], "p must be non-negative and finite; got -0.5"),
-        ([float("nan"), 1], "p must be non-negative and finite; got nan"),
-        ([], r"p must hold a probability for each class; got \[\]"),
-        (0.5, "p must hold a probability for each class; got 0.5"),
+        ([0.5, 0.6], "p must be numbers that sum to 1; got 1.1"),
+        ([1.5, -0.5], "p must be non-negative numbers; got -0.5"),
+        ([float("nan"), 1], "p must be non-negative numbers; got nan"),
+        ([float("inf"), 0], "p must be numbers that sum to 1; got inf"),
+        (["0.5", "0.5"], "p must be numbers"),
+        ([True, False], "p must be numbers"),
+        ([], r"p must be a probability for each class; got \[\]"),
+        (0.5, "p must be a probability for each class; got 0.5"),
         (["a", "b"], r"p must be numbers, the same number of them in each row; got \['a', 'b'\]"),
         ([[0.5, 0.5], [1]], "p must be numbers, the same number of them in each row"),
     ],
@@ -94,11 +97,11 @@ def test_what_is_no_distribution_is_refused(values, message):
 
 @pytest.mark.parametrize("function", [cross_entropy, kl_divergence])
 def test_distributions_over_different_classes_are_refused(function):
-    with pytest.raises(ValueError, match="p and q must have the same length; got 2 and 3"):
+    with pytest.raises(ValueError, match="q must be over the 2 classes of p; got 3"):
         function([0.5, 0.5], [0.2, 0.3, 0.5])
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan"), "0.1", True, None])
 def test_smoothing_outside_its_range_is_refused(smoothing):
-    with pytest.raises(ValueError, match="smoothing must be a number from 0 to 1; got"):
+    with pytest.raises(ValueError, match="smoothing must be a finite number at least 0 and at most 1; got"):
         smooth_labels(np.array([0, 1]), 2, smoothing)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from book.experiments.statistics.intervals import accuracy_with_interval, compare_with_best, mcnemar_p_value
+from book.experiments.statistics.intervals import (
+    Interval,
+    accuracy_with_interval,
+    compare_with_best,
+    mcnemar_p_value,
+    mean_with_interval,
+    wilson_interval,
+)
 
 
 def outcomes(correct, n):
@@ -22,6 +29,26 @@ def test_wilson_interval_of_no_success_starts_at_zero():
     assert round(accuracy.high, 4) == 0.1611
 
 
+def test_interval_of_nothing_is_not_a_number():
+    assert np.isnan(wilson_interval(0, 0)).all()
+
+
+def test_an_interval_is_formatted_with_its_limits():
+    interval = Interval(0.5, 0.25, 0.75)
+    assert str(interval) == f"{interval}" == "50.00% (25.00% to 75.00%)"
+    assert f"{interval:+.3f}" == "+0.500 (+0.250 to +0.750)"
+
+
+def test_interval_of_a_mean_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [mean_with_interval(rng.normal(1, 2, 8)) for _ in range(1000)]
+    assert np.mean([low <= 1 <= high for _, low, high in intervals]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_interval_of_the_mean_of_one_value_is_infinite():
+    assert mean_with_interval([3.0]) == (3.0, -np.inf, np.inf)
+
+
 def test_mcnemar_counts_only_samples_that_the_models_disagree_on():
     a = np.array([True] * 6 + [False] * 1 + [True] * 50 + [False] * 40)
     b = np.array([False] * 6 + [True] * 1 + [True] * 50 + [False] * 40)
@@ -36,7 +63,7 @@ def test_mcnemar_of_a_model_with_itself_is_one():
 
 
 def test_mcnemar_refuses_results_on_different_samples():
-    with pytest.raises(ValueError, match=r"correct_a and correct_b must have one shape; got \(3,\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"correct_b must be of the shape \(3,\); got \(4,\)"):
         mcnemar_p_value(outcomes(1, 3), outcomes(1, 4))
 
 

@@ -1,0 +1,109 @@
+"""Cascading randomisation, deletion and insertion, and measures of similarity of maps."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from book.experiments.views.sanity_checks import (
+    cascading_randomisation,
+    deletion_and_insertion,
+    per_pixel,
+    rank_correlation,
+    structural_similarity,
+)
+
+
+def test_the_cascade_changes_the_head_first_and_the_first_block_last(probe):
+    changed, names = {}, []
+    for name, model in cascading_randomisation(probe, 0):
+        names.append(name)
+        pairs = zip(probe.state_dict().items(), model.state_dict().values(), strict=True)
+        changed[name] = {key.partition(".")[0] + key.split(".")[1] for (key, a), b in pairs if not torch.equal(a, b)}
+    assert names == ["trained", "head", "+ conv5", "+ conv4", "+ conv3", "+ conv2", "+ conv1"]
+    assert changed["trained"] == set()
+    assert all(layer.startswith("classifier") for layer in changed["head"])
+    of_conv5 = {layer for layer in changed["+ conv5"] if layer.startswith("features")}
+    assert of_conv5 == {"features24", "features26", "features28"}
+    assert len([layer for layer in changed["+ conv1"] if layer.startswith("features")]) == 13
+
+
+def test_the_cascade_repeats_with_its_seed(probe):
+    once, again = (
+        [model.features[0].weight.clone() for _, model in cascading_randomisation(probe, 3)][-1] for _ in range(2)
+    )
+    assert torch.equal(once, again)
+
+
+def test_rank_correlation_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, (2, 3, 6, 6)).astype(float)
+    expected = [spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(rank_correlation(a, b), expected)
+
+
+def test_structural_similarity_is_the_published_formula_in_every_window():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1, 12, 12))
+    window = np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2)
+    window = np.outer(window, window) / window.sum() ** 2
+    padded_a, padded_b = (np.pad(one[0], 6, mode="symmetric") for one in (a, b))
+    values = []
+    for i, j in np.ndindex(12, 12):
+        x, y = (one[i : i + 13, j : j + 13] for one in (padded_a, padded_b))
+        mean_x, mean_y = (window * x).sum(), (window * y).sum()
+        variance = (window * (x - mean_x) ** 2).sum() + (window * (y - mean_y) ** 2).sum()
+        covariance = (window * (x - mean_x) * (y - mean_y)).sum()
+        values.append((2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4))
+        values[-1] /= (mean_x**2 + mean_y**2 + 1e-4) * (variance + 9e-4)
+    assert structural_similarity(a, b)[0] == pytest.approx(np.mean(values))
+    assert structural_similarity(a, a)[0] == pytest.approx(1)
+
+
+def test_deletion_and_insertion_share_their_ends_and_take_the_best_pixels_first(backbone, images):
+    model = _Brightness()
+    relevance = images.astype(float)
+    curves = deletion_and_insertion(model, backbone, images, [1] * 4, relevance, num_steps=4, seed=0)
+    np.testing.assert_allclose(curves.fraction, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(curves.deletion[:, 0], curves.insertion[:, -1])
+    np.testing.assert_allclose(curves.deletion[:, -1], curves.insertion[:, 0])
+    assert (np.diff(curves.deletion) <= 1e-6).all() and (np.diff(curves.insertion) >= -1e-6).all()
+    worst = deletion_and_insertion(model, backbone, images, [1] * 4, -relevance, num_steps=4, seed=0)
+    for best_area, worst_area, better in zip(curves.areas(), worst.areas(), (np.less, np.greater), strict=True):
+        assert better(best_area, worst_area).all()
+
+
+def test_deletion_refuses_maps_of_another_shape(backbone, images):
+    with pytest.raises(ValueError, match=r"relevance must be of the shape of images, \(4, 28, 28\); got \(4, 32, 32\)"):
+        deletion_and_insertion(_Brightness(), backbone, images, [1] * 4, np.zeros((4, 32, 32)), num_steps=2, seed=0)
+
+
+class _Brightness(nn.Module):
+    """Gives class 1 a higher probability for a brighter image."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        brightness = inputs.mean(dim=(1, 2, 3)) / 50
+        return torch.stack([torch.zeros_like(brightness), brightness], dim=1)
+
+
+def test_maps_are_averaged_over_the_pixels_that_came_from_one():
+    maps = np.arange(16.0).reshape(1, 4, 4)
+    np.testing.assert_allclose(per_pixel(maps, 2), [[[2.5, 4.5], [10.5, 12.5]]])
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_steps", 0), ("num_steps", 2.0), ("seed", "0"), ("seed", -1)])
+def test_deletion_refuses_what_is_no_number_of_steps_or_seed(name, value, backbone, images):
+    arguments = {"num_steps": 2, "seed": 0, name: value}
+    with pytest.raises(ValueError, match=f"{name} must be an integer at least .; got {value!r}"):
+        deletion_and_insertion(_Brightness(), backbone, images, [1] * 4, images.astype(float), **arguments)
+
+
+def test_a_constant_map_correlates_with_nothing_and_equals_itself():
+    zeros = np.zeros((2, 3, 3))
+    assert rank_correlation(zeros, np.random.default_rng(0).random((2, 3, 3))).tolist() == [0, 0]
+    assert structural_similarity(zeros, zeros).tolist() == [1, 1]
