@@ -68,9 +68,7 @@ def im2col(X: Array, kernel_size: int, stride: int = 1, padding: int = 0) -> Arr
     return windows.reshape(-1, kernel_size**2 * X.shape[3])
 
 
-def col2im(
-    columns: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1, padding: int = 0
-) -> Array:
+def col2im(columns: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1, padding: int = 0) -> Array:
     """Add every row of a matrix back to the window that it belongs to: the transpose of `im2col`.
 
     Parameters
