@@ -186,18 +186,18 @@ class MaxPooling(Layer):
 
     Parameters
     ----------
-    size : int
+    kernel_size : int
         Side of the window.
     stride : int, optional
-        Positions from one window to the next; `size` by default, so that windows do not overlap.
+        Positions from one window to the next; `kernel_size` by default, so that windows do not overlap.
     """
 
-    def __init__(self, size: int, stride: int | None = None):
+    def __init__(self, kernel_size: int, stride: int | None = None):
         super().__init__()
-        stride = size if stride is None else stride
-        check_integer("size", size, minimum=1)
+        stride = kernel_size if stride is None else stride
+        check_integer("kernel_size", kernel_size, minimum=1)
         check_integer("stride", stride, minimum=1)
-        self.size, self.stride = size, stride
+        self.kernel_size, self.stride = kernel_size, stride
 
     def forward(self, X: Array) -> Array:
         """Return the maxima, shape (n, H', W', C), of images of shape (n, H, W, C).
@@ -223,11 +223,11 @@ class MaxPooling(Layer):
 
     def _offsets(self) -> list[tuple[slice, ...]]:
         """For each position within a window, the slice of the input that holds it for all windows."""
-        rows, cols = (self.stride * output_size(side, self.size, self.stride) for side in self.input_shape[1:3])
+        rows, cols = (self.stride * output_size(side, self.kernel_size, self.stride) for side in self.input_shape[1:3])
         return [
             (slice(None), slice(u, u + rows, self.stride), slice(v, v + cols, self.stride))
-            for u in range(self.size)
-            for v in range(self.size)
+            for u in range(self.kernel_size)
+            for v in range(self.kernel_size)
         ]
 
 

@@ -122,6 +122,29 @@ def small_network(
     return Network([*layers, Flatten(), Dense(size * size * channels, num_classes, rng=rng, dtype=dtype)])
 
 
+def receptive_field(layers: Sequence[Layer]) -> tuple[int, int]:
+    """Return the side of the part of the input that one output position depends on, and the step between two.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Convolutions, max pooling and layers that act on each position by itself.
+
+    Returns
+    -------
+    side : int
+        r, from r = 1 and j = 1 on by r += (k - 1) j and j *= s for each layer (Dumoulin and Visin, 2016).
+    step : int
+        j, pixels from the field of one position to that of the next.
+    """
+    side, step = 1, 1
+    for layer in layers:
+        if isinstance(layer, Convolution | MaxPooling):
+            side += (layer.kernel_size - 1) * step
+            step *= layer.stride
+    return side, step
+
+
 def train(
     network: Network,
     X: Array,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from book.experiments.cnn.layers import Convolution, Dense
-from book.experiments.cnn.network import Network, small_network, train
+from book.experiments.cnn.layers import Convolution, Dense, MaxPooling, ReLU
+from book.experiments.cnn.network import Network, receptive_field, small_network, train
 from mlp_core import DivergenceError, cross_entropy
 
 TRAINING = {"learning_rate": 0.1, "batch_size": 16, "num_epochs": 3, "seed": 0}
@@ -155,3 +155,29 @@ def test_the_first_layer_computes_no_gradient_of_the_images():
     rng = np.random.default_rng(0)
     ours = Network([Refusing(1, 2, 3, rng=rng), *network().layers[1:3]])
     ours.backward(ours.forward(stripes(2)[0])[-1])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: [Convolution(1, 1, 3, rng=rng)],
+        lambda rng: [Convolution(1, 1, 3, rng=rng), ReLU(), MaxPooling(2), Convolution(1, 1, 3, rng=rng)],
+        lambda rng: [Convolution(1, 1, 2, stride=3, rng=rng), Convolution(1, 1, 3, stride=2, rng=rng)],
+    ],
+)
+def test_the_receptive_field_is_where_the_gradient_of_one_output_can_be_other_than_zero(make):
+    chain = make(np.random.default_rng(0))
+    side, step = receptive_field(chain)
+    seen = np.zeros((24, 24), bool)
+    for seed in range(50):  # a maximum passes its gradient to one input only, so many images are needed
+        A = np.random.default_rng(seed).normal(size=(1, 24, 24, 1)).astype("float32")
+        for layer in chain:
+            A = layer.forward(A)
+        delta = np.zeros_like(A)
+        delta[0, 1, 0] = 1
+        for layer in reversed(chain):
+            delta = layer.input_gradient(delta)
+        seen |= delta[0, :, :, 0] != 0
+    rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    assert (cols.min(), cols.max()) == (0, side - 1)
+    assert (rows.min(), rows.max()) == (step, step + side - 1)
