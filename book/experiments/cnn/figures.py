@@ -1,5 +1,6 @@
 """Figures of the chapter on convolution that would drown its code."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -153,18 +154,68 @@ def receptive_fields(image: np.ndarray, fields: Sequence[tuple[str, int, int, in
     return figure
 
 
-def filter_grid(axes_grid: Sequence[Axes], kernels: np.ndarray) -> None:
-    """Draw kernels of one input channel, blue where a weight is positive, vermillion where it is negative.
+def filter_grid(blocks: Sequence[tuple[str, np.ndarray]], columns: int = 8) -> Figure:
+    """Draw kernels of one input channel, blue where a weight is positive, red where it is negative.
 
     Parameters
     ----------
-    axes_grid : sequence of Axes
-        One for each kernel.
-    kernels : ndarray, shape (k, k, count)
-        All are drawn on one scale.
+    blocks : sequence of (title, kernels)
+        ``kernels`` of shape (k, k, count) fill whole rows, on one scale for each block, which a colour bar shows.
+    columns : int
+        Kernels in a row.
     """
-    top = np.abs(kernels).max()
-    for axes, kernel in zip(axes_grid, np.moveaxis(kernels, -1, 0), strict=True):
-        axes.imshow(kernel, cmap="RdBu", vmin=-top, vmax=top, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
+    rows = [math.ceil(kernels.shape[-1] / columns) for _, kernels in blocks]
+    figure = plt.figure(figsize=(7, 0.5 * len(rows) + 0.72 * sum(rows)))
+    for part, row_count, (title, kernels) in zip(
+        figure.subfigures(len(rows), height_ratios=rows, squeeze=False)[:, 0], rows, blocks, strict=True
+    ):
+        grid = part.subplots(row_count, columns, squeeze=False)
+        top = np.abs(kernels).max()
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, kernel in zip(grid.flat, np.moveaxis(kernels, -1, 0), strict=False):
+            axes.set_axis_on()
+            image = axes.imshow(kernel, cmap="RdBu", vmin=-top, vmax=top, interpolation="nearest")
+            _bare(axes)
+        part.colorbar(image, ax=grid, shrink=0.9, aspect=12)
+        part.suptitle(title, fontsize=10)
+    return figure
+
+
+def feature_maps(image: np.ndarray, maps: Sequence[tuple[str, np.ndarray]], columns: int = 8) -> Figure:
+    """Draw an image and some of its feature maps, each scaled by its own maximum, dark for large values.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W)
+        Grey values in [0, 1].
+    maps : sequence of (label, values)
+        ``values`` of shape (count, H', W') fill whole rows, which begin with the label.
+    columns : int
+        Feature maps in a row.
+    """
+    rows = [
+        (label, values[start : start + columns]) for label, values in maps for start in range(0, len(values), columns)
+    ]
+    figure, grid = plt.subplots(len(rows) + 1, columns, squeeze=False, figsize=(7, 0.3 + 0.83 * (len(rows) + 1)))
+    for axes in grid.flat:
+        axes.set_axis_off()
+    grid[0, 0].imshow(image, vmin=0, vmax=1, interpolation="nearest")
+    grid[0, 0].set_axis_on()
+    _bare(grid[0, 0])
+    grid[0, 0].set_ylabel("image", fontsize=9)
+    for line, (label, values) in zip(grid[1:], rows, strict=True):
+        for axes, one in zip(line, values, strict=False):
+            axes.set_axis_on()
+            axes.imshow(one, vmin=0, vmax=max(one.max(), 1e-9), interpolation="nearest")
+            _bare(axes)
+        line[0].set_ylabel(label, fontsize=9)
+    return figure
+
+
+def _bare(axes: Axes) -> None:
+    """Leave of the axes a thin frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, linewidth=0.5, edgecolor=GREY)

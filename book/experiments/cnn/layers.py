@@ -47,7 +47,12 @@ def output_size(size: int, kernel_size: int, stride: int = 1, padding: int = 0) 
     return (size + 2 * padding - kernel_size) // stride + 1
 
 
-def im2col(X: Array, kernel_size: int, stride: int = 1, padding: int = 0) -> Array:
+def im2col(
+    X: Array,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+) -> Array:
     """Copy every window of a batch of images into a row of a matrix.
 
     Parameters
@@ -59,7 +64,7 @@ def im2col(X: Array, kernel_size: int, stride: int = 1, padding: int = 0) -> Arr
     Returns
     -------
     ndarray, shape (n * H' * W', kernel_size**2 * C)
-        One row for each position of the output, images first, then rows, then columns.
+        One row for each position of the output: by image, row, column.
     """
     pad = (padding, padding)
     X = np.pad(X, ((0, 0), pad, pad, (0, 0))) if padding else X
@@ -68,8 +73,14 @@ def im2col(X: Array, kernel_size: int, stride: int = 1, padding: int = 0) -> Arr
     return windows.reshape(-1, kernel_size**2 * X.shape[3])
 
 
-def col2im(columns: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1, padding: int = 0) -> Array:
-    """Add every row of a matrix back to the window that it belongs to: the transpose of `im2col`.
+def col2im(
+    columns: Array,
+    shape: tuple[int, ...],
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+) -> Array:
+    """Add every row of a matrix back to its window: the transpose of `im2col`.
 
     Parameters
     ----------
@@ -84,12 +95,16 @@ def col2im(columns: Array, shape: tuple[int, ...], kernel_size: int, stride: int
     ndarray, shape (n, H, W, C)
     """
     n, height, width, channels = shape
-    rows, cols = (output_size(side, kernel_size, stride, padding) for side in (height, width))
+    rows = output_size(height, kernel_size, stride, padding)
+    cols = output_size(width, kernel_size, stride, padding)
     windows = columns.reshape(n, rows, cols, kernel_size, kernel_size, channels)
-    X = np.zeros((n, height + 2 * padding, width + 2 * padding, channels), columns.dtype)
+    padded = (n, height + 2 * padding, width + 2 * padding, channels)
+    X = np.zeros(padded, columns.dtype)
     for u in range(kernel_size):
         for v in range(kernel_size):
-            X[:, u : u + stride * rows : stride, v : v + stride * cols : stride] += windows[:, :, :, u, v]
+            down = slice(u, u + stride * rows, stride)
+            right = slice(v, v + stride * cols, stride)
+            X[:, down, right] += windows[:, :, :, u, v]
     return X[:, padding : padding + height, padding : padding + width]
 
 
@@ -158,9 +173,13 @@ class Convolution(Layer):
         self.parameters = [he_normal(rng, shape, dtype), np.zeros(out_channels, dtype)]
 
     def forward(self, X: Array) -> Array:
-        """Return the feature maps, shape (n, H', W', out_channels), of images of shape (n, H, W, in_channels)."""
+        """Return the feature maps, shape (n, H', W', out_channels).
+
+        The images ``X`` have shape (n, H, W, in_channels).
+        """
         W, b = self.parameters
-        check_that(X.ndim == 4 and X.shape[3] == W.shape[2], "X", f"of shape (n, H, W, {W.shape[2]})", X.shape)
+        shape = f"of shape (n, H, W, {W.shape[2]})"
+        check_that(X.ndim == 4 and X.shape[3] == W.shape[2], "X", shape, X.shape)
         geometry = self.kernel_size, self.stride, self.padding
         height, width = (output_size(side, *geometry) for side in X.shape[1:3])
         self.input_shape, self.columns = X.shape, im2col(X, *geometry)
@@ -169,7 +188,10 @@ class Convolution(Layer):
         return Z.reshape(len(X), height, width, -1)
 
     def parameter_gradients(self, delta: Array) -> list[Array]:
-        """Return the gradients of weights and biases; ``delta`` has the shape of the output."""
+        """Return the gradients of weights and biases.
+
+        ``delta`` has the shape of the output, (n, H', W', out_channels).
+        """
         W, _ = self.parameters
         delta = delta.reshape(-1, W.shape[3])
         return [(self.columns.T @ delta).reshape(W.shape), delta.sum(axis=0)]
@@ -178,7 +200,8 @@ class Convolution(Layer):
         """Return the gradient of the input, shape (n, H, W, in_channels)."""
         W, _ = self.parameters
         columns = delta.reshape(-1, W.shape[3]) @ W.reshape(-1, W.shape[3]).T
-        return col2im(columns, self.input_shape, self.kernel_size, self.stride, self.padding)
+        geometry = self.kernel_size, self.stride, self.padding
+        return col2im(columns, self.input_shape, *geometry)
 
 
 class MaxPooling(Layer):
@@ -208,7 +231,7 @@ class MaxPooling(Layer):
         self.input_shape = X.shape
         offsets = self._offsets()
         largest = X[offsets[0]].copy()
-        self.winner = np.zeros(largest.shape, np.uint16)
+        self.winner = np.zeros(largest.shape, np.min_scalar_type(len(offsets)))
         for number, offset in enumerate(offsets[1:], start=1):
             np.putmask(self.winner, X[offset] > largest, number)
             np.maximum(largest, X[offset], out=largest)

@@ -44,7 +44,7 @@ class Network:
         Parameters
         ----------
         delta : ndarray, shape (n, K)
-            Gradient of the loss with respect to the logits of the last forward pass.
+            Gradient of the loss with respect to the last forward pass's logits.
         """
         gradients = []
         for position, layer in reversed(list(enumerate(self.layers))):
