@@ -1,9 +1,9 @@
 """What a chapter's parameters may be: the table in its front matter, checked, and said in words.
 
-A constraint is a mapping. ``type`` is ``integer``, ``number``, ``text``, ``boolean``, ``list`` or ``mapping``; the
-other fields narrow it. A limit (``minimum``, ``maximum``, ``above``, ``below``, ``length``, ``multiple_of``) is a number,
-the name of another parameter, or ``{by: NAME, values: {…}}``, which looks the limit up by the value of another
-parameter. NaN and infinities are never allowed, a bool is no number, and an integer does for a number.
+A constraint is a mapping. ``type`` is ``integer``, ``number``, ``text``, ``boolean``, ``list`` or ``mapping``;
+the other fields narrow it. A limit (``minimum``, ``maximum``, ``above``, ``below``, ``length``, ``multiple_of``) is a
+number, the name of another parameter, or ``{by: NAME, values: {…}}``, which looks the limit up by the value of
+another parameter. NaN and infinities are never allowed, a bool is no number, and an integer does for a number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import yaml
 
 CHAPTERS = Path(__file__).parent / "chapters"
 FIELDS = frozenset(
-    "type minimum maximum above below choices optional items length min_length max_length first last increasing unique "
-    "multiple_of".split()
+    (
+        *("type", "choices", "optional"),
+        *("minimum", "maximum", "above", "below", "multiple_of"),
+        *("items", "length", "min_length", "max_length", "first", "last", "increasing", "unique"),
+    )
 )
 _KINDS = {
     "integer": "an integer",
@@ -167,7 +171,7 @@ def _fits_list(constraint: Mapping[str, Any], value: list, values: Mapping[str, 
         and (not isinstance(items, list) or len(items) == len(value))
         and ("first" not in constraint or (len(value) > 0 and value[0] == _limit(constraint["first"], values)))
         and ("last" not in constraint or (len(value) > 0 and value[-1] == _limit(constraint["last"], values)))
-        and (not constraint.get("increasing") or all(a < b for a, b in zip(value, value[1:], strict=False)))
+        and (not constraint.get("increasing") or all(a < b for a, b in pairwise(value)))
         and (not constraint.get("unique") or all(item not in value[:place] for place, item in enumerate(value)))
         and (items is None or all(_fits(part, item, values) for part, item in _pairs(items, value)))
     )
@@ -183,7 +187,8 @@ def _limit(limit: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(limit, Mapping):
         by = values.get(limit["by"])
         # The parameter that a limit is looked up by has its own constraint, which says which values there are.
-        return limit["values"].get(by) if isinstance(by, int | str) else None
+        # Keys are texts, because jupytext writes no other keys into a notebook's metadata.
+        return limit["values"].get(str(by)) if isinstance(by, int | str) else None
     if isinstance(limit, str):
         return values.get(limit)
     return limit

@@ -90,6 +90,7 @@ class SourceError(ValueError):
     """A file that can't be read as what it should be; the message names the file and the line."""
 
 
+@cache
 def digest_of_source(source: str, where: str, *, is_cell: bool = False, raw: bool = False) -> str:
     """Return the digest of the canonical form of a source, or of its raw text if it reads code.
 
@@ -365,18 +366,21 @@ def _constant(value: object) -> str:
     return f"{type(value).__name__} {hex(value) if type(value) is int else ascii(value)}"
 
 
-def _names_in(tree: ast.AST) -> Iterable[str]:
-    """Yield each name that code uses, also one in quotes that `getattr` or a line magic may take."""
+@cache
+def _names_in(tree: ast.AST) -> frozenset[str]:
+    """Collect each name that code uses, also one in quotes that `getattr` or a line magic may take."""
+    names: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name):
-                yield name
+                names.add(name)
             case ast.Constant(value=str(name)) if name.startswith(("__", "pinfo", "psource", "pdoc")):
-                yield name
+                names.add(name)
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                yield from (part for alias in aliases for part in alias.name.split("."))
+                names.update(part for alias in aliases for part in alias.name.split("."))
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from node.module.split(".")
+            names.update(node.module.split("."))
+    return frozenset(names)
 
 
 def _ends_with_semicolon(source: str) -> bool:
@@ -453,7 +457,8 @@ def _imports(root: Path, trees: Iterable[ast.AST]) -> tuple[set[Path], set[str]]
     return files, external
 
 
-def _imported_names(tree: ast.AST, package: str) -> list[str]:
+@cache
+def _imported_names(tree: ast.AST, package: str) -> tuple[str, ...]:
     """List the dotted names that a source may import; ``from a import b`` gives ``a`` and ``a.b``."""
     names: list[str] = []
     for node in ast.walk(tree):
@@ -466,7 +471,7 @@ def _imported_names(tree: ast.AST, package: str) -> list[str]:
                 base = ".".join([*parents, *([node.module] if node.module else [])])
             names.append(base)
             names += [f"{base}.{alias.name}" for alias in node.names if alias.name != "*"]
-    return names
+    return tuple(names)
 
 
 def _module_files(root: Path, name: str) -> set[Path] | None:

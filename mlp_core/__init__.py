@@ -16,6 +16,7 @@ from mlp_core.checkpoints import (
 from mlp_core.initialization import WEIGHT_INITS
 from mlp_core.losses import cross_entropy
 from mlp_core.network import DivergenceError, NeuralNetwork, NotFittedError
+from mlp_core.workspace import Workspace
 
 __all__ = [
     "ACTIVATIONS",
@@ -25,6 +26,7 @@ __all__ = [
     "DivergenceError",
     "NeuralNetwork",
     "NotFittedError",
+    "Workspace",
     "checkpoint_files",
     "cross_entropy",
     "load_checkpoint",

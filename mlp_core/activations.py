@@ -1,7 +1,8 @@
 """Activation functions and their gradients.
 
 Every gradient here can be written in terms of the activation's output ``A = phi(Z)``, so the backward pass needs no
-``Z``: the network keeps one matrix a layer instead of two.
+``Z``: the network keeps one matrix a layer instead of two. Every function takes ``out``, the array for its result, as
+NumPy's own functions do; it may be the argument itself, and without it a new array is made.
 """
 
 from collections.abc import Callable
@@ -18,70 +19,75 @@ class Activation(NamedTuple):
     Attributes
     ----------
     forward : callable
-        ``Z -> A``, both of shape (n, k); finite for any finite ``Z``.
+        ``(Z, out=None) -> A``, all of shape (n, k); finite for any finite ``Z``.
     backward : callable
-        ``(A, dA) -> dZ``, all of shape (n, k): the gradient of the loss with respect to ``Z``, given the output ``A``
-        and the gradient ``dA`` of the loss with respect to it.
+        ``(A, dA, out=None) -> dZ``, all of shape (n, k): the gradient of the loss with respect to ``Z``, given the
+        output ``A`` and the gradient ``dA`` of the loss with respect to it.
     """
 
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array, Array], Array]
+    forward: Callable[..., Array]
+    backward: Callable[..., Array]
 
 
-def relu(Z: Array) -> Array:
+def relu(Z: Array, out: Array | None = None) -> Array:
     """Rectified linear unit, max(0, z)."""
-    return np.maximum(Z, 0)
+    return np.maximum(Z, 0, out=out)
 
 
-def relu_backward(A: Array, dA: Array) -> Array:
+def relu_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
     """Gradient of :func:`relu`: 1 where z > 0, else 0 (at z = 0 the subgradient 0)."""
-    return dA * (A > 0)
+    return np.multiply(dA, A > 0, out=out)
 
 
-def sigmoid(Z: Array) -> Array:
+def sigmoid(Z: Array, out: Array | None = None) -> Array:
     """Logistic function 1 / (1 + exp(-z)), written as (1 + tanh(z / 2)) / 2, which cannot overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * Z))
+    A = np.multiply(Z, 0.5, out=out)
+    np.tanh(A, out=A)
+    A += 1
+    A *= 0.5
+    return A
 
 
-def sigmoid_backward(A: Array, dA: Array) -> Array:
+def sigmoid_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
     """Gradient of :func:`sigmoid`: a (1 - a)."""
-    return dA * (A * (1 - A))
+    return np.multiply(dA, A * (1 - A), out=out)
 
 
-def linear(Z: Array) -> Array:
+def linear(Z: Array, out: Array | None = None) -> Array:
     """Identity, z."""
-    return Z
+    return np.positive(Z, out=out) if out is not Z else Z
 
 
-def linear_backward(A: Array, dA: Array) -> Array:
+def linear_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
     """Gradient of :func:`linear`: 1."""
-    return dA
+    return linear(dA, out)
 
 
-def tanh(Z: Array) -> Array:
+def tanh(Z: Array, out: Array | None = None) -> Array:
     """Hyperbolic tangent."""
-    return np.tanh(Z)
+    return np.tanh(Z, out=out)
 
 
-def tanh_backward(A: Array, dA: Array) -> Array:
+def tanh_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
     """Gradient of :func:`tanh`: 1 - a^2."""
-    return dA * (1 - A * A)
+    return np.multiply(dA, 1 - A * A, out=out)
 
 
-def softmax(Z: Array) -> Array:
+def softmax(Z: Array, out: Array | None = None) -> Array:
     """Softmax of each row; the row's maximum is subtracted first, which changes nothing but the overflow."""
     with np.errstate(over="ignore"):  # logits further apart than the dtype reaches: -inf, whose exponential is 0
-        E = np.exp(Z - Z.max(axis=1, keepdims=True))
+        E = np.subtract(Z, Z.max(axis=1, keepdims=True), out=out)
+    np.exp(E, out=E)
     E /= E.sum(axis=1, keepdims=True)
     return E
 
 
-def softmax_backward(A: Array, dA: Array) -> Array:
+def softmax_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
     """Gradient of :func:`softmax`: the full Jacobian diag(a) - a a^T of each row, times ``dA``.
 
     The product needs no k x k matrix: (diag(a) - a a^T) g = a * (g - a.g).
     """
-    return A * (dA - np.sum(A * dA, axis=1, keepdims=True))
+    return np.multiply(A, dA - np.sum(A * dA, axis=1, keepdims=True), out=out)
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -4,11 +4,12 @@ A pickle can run any code when it is loaded. The assignment asks for pickles, so
 can build NumPy arrays and nothing else.
 """
 
+import hashlib
 import io
 import json
 import os
 import pickle
-import tempfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -41,10 +42,21 @@ def checkpoint_files(folder: str | os.PathLike, epoch: int, activation: str) -> 
     return CheckpointFiles(*(Path(folder) / f"{stem}_{part}" for part in ("weights.pkl", "biases.pkl", "state.npz")))
 
 
-def save_checkpoint(network: NeuralNetwork, folder: str | os.PathLike) -> CheckpointFiles:
+def save_checkpoint(
+    network: NeuralNetwork,
+    folder: str | os.PathLike,
+    write: Callable[[Path, bytes], object] = Path.write_bytes,
+) -> CheckpointFiles:
     """Save a trained network under the number of epochs it has seen.
 
-    Each file is written beside its place and then moved there, so a file that exists is whole.
+    The state, which is written last, holds the checksums of the weights and the biases.
+
+    Parameters
+    ----------
+    network : NeuralNetwork
+    folder : path
+    write : callable
+        Writes a file. One that writes beside its place and then moves there never leaves half a file.
 
     Raises
     ------
@@ -57,17 +69,19 @@ def save_checkpoint(network: NeuralNetwork, folder: str | os.PathLike) -> Checkp
         raise NotFittedError("this NeuralNetwork has not finished an epoch yet: there is nothing to save")
     files = checkpoint_files(folder, epoch, network.activation)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    _write_atomically(files.weights, pickle.dumps(network.weights_, PICKLE_PROTOCOL))
-    _write_atomically(files.biases, pickle.dumps(network.biases_, PICKLE_PROTOCOL))
+    contents = [pickle.dumps(arrays, PICKLE_PROTOCOL) for arrays in (network.weights_, network.biases_)]
+    for path, content in zip((files.weights, files.biases), contents, strict=True):
+        write(path, content)
     state = io.BytesIO()
     np.savez(
         state,
         classes=network.classes_,
+        sha256=np.array([hashlib.sha256(content).hexdigest() for content in contents]),
         # JSON, because the generator's state is made of integers of 128 bits, which no NumPy type holds.
         shuffle=np.array(json.dumps(network._shuffle_rng.bit_generator.state)),
         **{f"history_{key}": np.array(values) for key, values in network.history_.items()},
     )
-    _write_atomically(files.state, state.getvalue())
+    write(files.state, state.getvalue())
     return files
 
 
@@ -119,7 +133,7 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
         raise CheckpointError(f"{path.parent}: the network needs parameters {expected}, the files hold {found}")
     try:
         with np.load(path, allow_pickle=False) as state:
-            classes = state["classes"]
+            classes, checksums = state["classes"], state["sha256"].tolist()
             history = {key.removeprefix("history_"): state[key].tolist() for key in state if key.startswith("history_")}
             shuffle_rng = np.random.default_rng(0)
             shuffle_rng.bit_generator.state = json.loads(str(state["shuffle"]))
@@ -129,6 +143,10 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if len(classes) != sizes[-1] or {len(history.get("train_loss", ())), *map(len, history.values())} != {epoch}:
         raise CheckpointError(f"{path} must hold {sizes[-1]} classes and a history of {epoch} epochs")
+    files = checkpoint_files(folder, epoch, network.activation)
+    for file, checksum in zip((files.weights, files.biases), checksums, strict=True):
+        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+            raise CheckpointError(f"{file} is damaged: it does not hold what was written to it")
     network.weights_, network.biases_, network.classes_ = weights, biases, classes
     network.history_, network._shuffle_rng = history, shuffle_rng
     return network
@@ -195,15 +213,3 @@ def _load_arrays(path: Path) -> list[np.ndarray]:
     if not all(np.isfinite(array).all() for array in arrays):
         raise CheckpointError(f"{path} holds values that are not finite")
     return arrays
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep the file from its other readers
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -27,7 +27,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return log_normalizer - shifted[np.arange(len(labels)), labels]
 
 
-def cross_entropy_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cross_entropy_gradient(logits: np.ndarray, labels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Gradient of the mean cross-entropy with respect to the logits: (softmax(z) - onehot(y)) / n.
 
     Parameters
@@ -35,12 +35,14 @@ def cross_entropy_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray
     logits : ndarray of shape (n, K)
     labels : ndarray of shape (n,)
         Class indices, 0 to K - 1.
+    out : ndarray of shape (n, K), optional
+        The array for the result.
 
     Returns
     -------
     ndarray of shape (n, K)
     """
-    delta = softmax(logits)
+    delta = softmax(logits, out)
     delta[np.arange(len(labels)), labels] -= 1
     delta /= len(labels)
     return delta

@@ -20,6 +20,7 @@ from mlp_core.validation import (
     check_layer_sizes,
     check_positive,
 )
+from mlp_core.workspace import Workspace
 
 EVALUATION_CHUNK = 512
 """Samples sent through the network at a time outside training; their activations stay in the processor's cache."""
@@ -70,7 +71,7 @@ class NeuralNetwork:
     seed : int, optional
         Makes initial weights and shuffling repeatable. None draws from the operating system.
     dtype : {"float32", "float64"}
-        Precision of weights and arithmetic.
+        Precision of weights and arithmetic; also as NumPy's type.
     max_grad_norm : float, optional
         Scale a step's gradient down to this global L2 norm where it exceeds it (Pascanu, Mikolov and Bengio, 2013).
         None is plain gradient descent.
@@ -106,7 +107,7 @@ class NeuralNetwork:
         num_epochs: int = 100,
         *,
         seed: int | None = None,
-        dtype: str = "float32",
+        dtype: str | type | np.dtype = "float32",
         max_grad_norm: float | None = None,
     ):
         check_layer_sizes(n_layers, layer_sizes)
@@ -117,19 +118,22 @@ class NeuralNetwork:
         check_integer("num_epochs", num_epochs, minimum=1)
         if seed is not None:
             check_integer("seed", seed, minimum=0)
+        if isinstance(dtype, type | np.dtype) and dtype in (np.float32, np.float64):
+            dtype = np.dtype(dtype).name  # as NumPy's users write it
         check_choice("dtype", dtype, ("float32", "float64"))
         if max_grad_norm is not None:
             check_positive("max_grad_norm", max_grad_norm)
         self.n_layers = n_layers
         self.layer_sizes = [int(size) for size in layer_sizes]
         self.activation = activation
-        self.learning_rate = learning_rate
+        # NumPy's numbers become Python's, which compute in the precision of the arrays that they meet.
+        self.learning_rate = float(learning_rate)
         self.weight_init = weight_init
-        self.batch_size = batch_size
-        self.num_epochs = num_epochs
-        self.seed = seed
+        self.batch_size = int(batch_size)
+        self.num_epochs = int(num_epochs)
+        self.seed = None if seed is None else int(seed)
         self.dtype = dtype
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm = None if max_grad_norm is None else float(max_grad_norm)
 
     # Training
 
@@ -248,11 +252,14 @@ class NeuralNetwork:
         order = self._shuffle_rng.permutation(len(X))
         starts = range(0, len(X), self.batch_size)
         norms = np.empty((len(starts), self.n_layers - 1))
+        workspace = Workspace(self.layer_sizes, min(self.batch_size, len(X)), self.dtype)
         # Overflow is not an accident to warn of but the sign of divergence, and is caught below as one.
         with np.errstate(over="ignore", invalid="ignore"):
             for step, start in enumerate(starts):
                 batch = order[start : start + self.batch_size]
-                norms[step] = self._sgd_step(X[batch], labels[batch])
+                arrays = workspace.rows(len(batch))
+                np.take(X, batch, axis=0, out=arrays.A[0], mode="clip")  # the default mode would copy once more
+                norms[step] = self._sgd_step(arrays, labels[batch])
                 if not np.isfinite(norms[step]).all():
                     raise DivergenceError(
                         f"the gradient is not finite in epoch {epoch}, step {step + 1}: training diverged; "
@@ -261,42 +268,41 @@ class NeuralNetwork:
                     )
         return norms.mean(axis=0)
 
-    def _sgd_step(self, X, labels):
-        """Take one step of gradient descent on a batch; returns the norm of each layer's gradient before clipping."""
-        A = self._forward(X)
-        weight_gradients, bias_gradients = self._backward(A, cross_entropy_gradient(A[-1], labels))
-        gradients = list(zip(weight_gradients, bias_gradients, strict=True))
-        norms = np.sqrt([np.vdot(dW, dW) + np.vdot(db, db) for dW, db in gradients])
+    def _sgd_step(self, arrays, labels):
+        """Take one step on the batch ``arrays.A[0]``; returns the norm of each layer's gradient before clipping."""
+        self._forward(arrays.A)
+        delta = cross_entropy_gradient(arrays.A[-1], labels, out=arrays.delta[-1])
+        delta *= self.learning_rate  # all that follows is linear in it, so the gradients come out as steps
+        self._backward(arrays)
+        norms = [math.sqrt(gradient.dot(gradient)) / self.learning_rate for gradient in arrays.gradients]
         total_norm = math.hypot(*norms)
-        step_size = self.learning_rate
         if self.max_grad_norm is not None and total_norm > self.max_grad_norm:
-            step_size *= self.max_grad_norm / total_norm
-        for W, b, (dW, db) in zip(self.weights_, self.biases_, gradients, strict=True):
-            dW *= step_size
+            for gradient in arrays.gradients:
+                gradient *= self.max_grad_norm / total_norm
+        for W, b, dW, db in zip(self.weights_, self.biases_, arrays.dW, arrays.db, strict=True):
             W -= dW
-            b -= step_size * db
+            b -= db
         return norms
 
-    def _forward(self, X):
-        """Activations of every layer, [X, A[1], ..., A[L-1], Z[L]]; the last are the logits."""
+    def _forward(self, A):
+        """Fill in the activations of the batch ``A[0]``: A[1], ..., A[L-1], and the logits A[L] = Z[L]."""
         forward = ACTIVATIONS[self.activation].forward
-        A = [X]
-        for layer, (W, b) in enumerate(zip(self.weights_, self.biases_, strict=True), start=1):
-            Z = A[-1] @ W
+        for layer, (W, b) in enumerate(zip(self.weights_, self.biases_, strict=True)):
+            Z = np.matmul(A[layer], W, out=A[layer + 1])
             Z += b
-            A.append(forward(Z) if layer < self.n_layers - 1 else Z)
-        return A
+            if layer < self.n_layers - 2:
+                forward(Z, out=Z)
 
-    def _backward(self, A, delta):
-        """Gradients of weights and biases, from the activations and the gradient ``delta`` at the logits."""
+    def _backward(self, arrays):
+        """Fill in the gradients ``dW`` and ``db``, from the activations ``A`` and ``delta[L]``, that of the logits."""
+        A, delta = arrays.A, arrays.delta
         backward = ACTIVATIONS[self.activation].backward
-        weight_gradients, bias_gradients = [], []
         for layer in reversed(range(self.n_layers - 1)):
-            weight_gradients.insert(0, A[layer].T @ delta)
-            bias_gradients.insert(0, delta.sum(axis=0))
+            np.matmul(A[layer].T, delta[layer + 1], out=arrays.dW[layer])
+            np.matmul(arrays.ones, delta[layer + 1], out=arrays.db[layer])
             if layer > 0:
-                delta = backward(A[layer], delta @ self.weights_[layer].T)
-        return weight_gradients, bias_gradients
+                dA = np.matmul(delta[layer + 1], self.weights_[layer].T, out=delta[layer])
+                backward(A[layer], dA, out=dA)
 
     # Using the network
 
@@ -311,11 +317,15 @@ class NeuralNetwork:
         """
         self._check_fitted()
         X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
+        arrays = Workspace(self.layer_sizes, len(X), self.dtype)
+        arrays.A[0] = X
         with np.errstate(over="ignore", invalid="ignore"):
-            A = self._forward(X)
-        self._check_logits(A[-1], X)
-        loss = float(cross_entropy(A[-1], labels).mean())
-        return loss, *self._backward(A, cross_entropy_gradient(A[-1], labels))
+            self._forward(arrays.A)
+        logits = arrays.A[-1]
+        self._check_logits(logits, X)
+        cross_entropy_gradient(logits, labels, out=arrays.delta[-1])
+        self._backward(arrays)
+        return float(cross_entropy(logits, labels).mean()), arrays.dW, arrays.db
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, shape (n, n_classes); rows sum to 1."""
@@ -342,7 +352,7 @@ class NeuralNetwork:
         self._check_fitted()
         X = as_samples("X", X, self.layer_sizes[0], self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            logits = np.concatenate([self._forward(chunk)[-1] for chunk in _chunks(X)])
+            logits = np.concatenate([logits.copy() for logits in self._logits_of_chunks(X)])
         self._check_logits(logits, X)
         return logits
 
@@ -350,11 +360,18 @@ class NeuralNetwork:
         """Mean cross-entropy and accuracy of checked data, summed in float64."""
         loss, correct = 0.0, 0
         with np.errstate(over="ignore", invalid="ignore"):
-            for X_chunk, labels_chunk in zip(_chunks(X), _chunks(labels), strict=True):
-                logits = self._forward(X_chunk)[-1]
+            for logits, labels_chunk in zip(self._logits_of_chunks(X), _chunks(labels), strict=True):
                 loss += cross_entropy(logits, labels_chunk).sum(dtype=np.float64)
                 correct += int(np.count_nonzero(logits.argmax(axis=1) == labels_chunk))
         return float(loss / len(X)), correct / len(X)
+
+    def _logits_of_chunks(self, X):
+        """Yield the logits of one chunk of samples after the other, in a buffer that the next chunk overwrites."""
+        buffers = [np.empty((min(EVALUATION_CHUNK, len(X)), size), self.dtype) for size in self.layer_sizes[1:]]
+        for chunk in _chunks(X):
+            A = [chunk, *(buffer[: len(chunk)] for buffer in buffers)]
+            self._forward(A)
+            yield A[-1]
 
     def _classes_of(self, y):
         """The sorted labels; as many as the output layer has nodes."""

@@ -18,8 +18,23 @@ kernelspec:
   name: python3
 book:
   needs: {needs}
+{parameters}
 ---
 """
+
+FIRST_PARAMETERS = """\
+  quick: {num_epochs: 2}
+  parameters:
+    num_epochs: {type: integer, minimum: 1}
+    learning_rate: {type: number, above: 0}
+    seed: {type: integer, minimum: 0}
+    name: {type: text, choices: [relu, tanh]}
+    widths: {type: list, min_length: 1, items: {type: integer, minimum: 1}}
+    clip: {type: number, above: 0, optional: true}"""
+
+SECOND_PARAMETERS = """\
+  parameters:
+    num_epochs: {type: integer, minimum: 1, maximum: 1000}"""
 
 INTRODUCTION = """\
 # Introduction
@@ -69,7 +84,7 @@ plt.rcParams["svg.hashsalt"] = "constant"
 
 ```{code-cell} ipython3
 total = compute.add(num_epochs, learning_rate)
-folder = Path(os.environ["BOOK_OUTPUT"], "models", "first")
+folder = Path(os.environ["BOOK_MODELS"])
 (folder / "total.txt").write_text(str(total))
 print("total", total)
 ```
@@ -113,9 +128,11 @@ num_epochs = 3
 
 ```{code-cell} ipython3
 import os
+from json import loads
 from pathlib import Path
 
-total = float(Path(os.environ["BOOK_OUTPUT"], "models", "first", "total.txt").read_text())
+results = loads(os.environ["BOOK_NEEDS"])["first"]
+total = float(Path(results, "models", "first", "total.txt").read_text())
 total * num_epochs
 ```
 """
@@ -129,12 +146,6 @@ FILES = {
         chapters:
           - file: book/chapters/first
           - file: book/chapters/second
-        """,
-    "book/pipeline/profiles.yml": """\
-        full: {}
-        quick:
-          first:
-            num_epochs: 2
         """,
     "requirements.txt": """\
         # comment
@@ -170,8 +181,8 @@ def make_project(root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
     (chapters / "introduction.md").write_text(INTRODUCTION)
-    (chapters / "first.md").write_text(FRONT_MATTER.format(needs="[]") + FIRST)
-    (chapters / "second.md").write_text(FRONT_MATTER.format(needs="[first]") + SECOND)
+    (chapters / "first.md").write_text(FRONT_MATTER.format(needs="[]", parameters=FIRST_PARAMETERS) + FIRST)
+    (chapters / "second.md").write_text(FRONT_MATTER.format(needs="[first]", parameters=SECOND_PARAMETERS) + SECOND)
     shutil.copy(ROOT / "_config.yml", root)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
     shutil.copytree(ROOT / "book" / "templates", root / "book" / "templates")

@@ -3,20 +3,24 @@
 The pipeline knows chapters as files and imports nothing that they import:
 
 =================  ================================================================================
+``errors``         the errors that are shown without a traceback
 ``project``        what there is: folders, chapters, their order, needs and parameters
-``profiles``       which parameters a profile (``full``, ``quick``) overrides, checked
-``freshness``      the content key of a chapter: is its result still that of the sources, and if not, why
+``build``          the project in one profile, with the folders that belong to it
+``parameters``     what a profile (``full``, ``quick``) or a command line overrides, checked
+``content_key``    is a chapter's result still that of the sources, and if not, why
+``kernel``         the process that a chapter runs in: its clean environment, and its certain end
+``cost``           processor time and memory of a process and of everything that it starts
 ``execute``        run one chapter with papermill and store its result, or leave everything as it was
-``update``         run what is stale, in order, and what it needs; what an interrupted rerun has left to do
-``progress``       progress bars in the terminal
-``stage``          the pages as Jupyter Book gets them: sources with their results, and where these come from
-``run_times``      the tables of run times and environment
-``render``         build HTML and PDF from the staged pages
-``mends``          a Sphinx extension: what Sphinx and its theme leave to be mended
-``notebooks``      the executed notebooks as readers download and launch them
-``figures_of_readme``       the figures that the README shows, taken from the results
-``latex``          is LaTeX here, and how to get it
-``browser``        is Chromium here, and how to get it
-``apt``            installs Debian's packages for both
+``results``        store, read and check results: an executed notebook with the files for others
+``plan``           run what is stale, in order; what an interrupted rerun has left to do
+``progress_bars``  progress in the terminal
+``restamp``        give results the current key where a refactoring leaves every output as it was
+``provenance``     what a run was: the box of a page, and the tables of run times and environment
+``publish``        the executed notebooks as readers download and launch them; the README's figures
+``pages``          the pages as Jupyter Book gets them: sources with their results
+``configuration``  the book's configuration as Jupyter Book gets it
+``render``         build HTML and PDF from the pages
+``submission``     the archive to hand in
+``programs``       LaTeX and Chromium: are they here, and how to get them
 =================  ================================================================================
 """

@@ -31,8 +31,10 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 from book import sources
-from book.pipeline.parameters import Profile
-from book.pipeline.project import PARAMETERS_TAG, BookError, Chapter, Project, tags_of
+from book.files import checksums_of
+from book.pipeline.build import Build
+from book.pipeline.errors import BookError
+from book.pipeline.project import PARAMETERS_TAG, Chapter, tags_of
 
 CODE = "code cells"
 # With them a cell may fail, or is not run; other tags change only how it is shown.
@@ -92,7 +94,7 @@ class Status:
         return bool(self.stale_needs) and len(self.reasons) == len(self.stale_needs)
 
 
-def statuses(project: Project, profile: Profile) -> dict[str, Status]:
+def statuses(build: Build) -> dict[str, Status]:
     """Compare the stored results with the sources.
 
     Returns
@@ -106,21 +108,24 @@ def statuses(project: Project, profile: Profile) -> dict[str, Status]:
         If a source can't be read; the message names the file and the line.
     """
     found: dict[str, Status] = {}
-    for chapter in project.executable:
-        found[chapter.name] = _status_of(project, profile, chapter, found)
+    for chapter in build.chapters:
+        found[chapter.name] = _status_of(build, chapter, found)
     return found
 
 
-def _status_of(project: Project, profile: Profile, chapter: Chapter, found: dict[str, Status]) -> Status:
+def _status_of(build: Build, chapter: Chapter, found: dict[str, Status]) -> Status:
     needs = {name: found[name].models for name in chapter.needs}
-    components = components_of(project.root, chapter, profile.parameters(chapter), needs)
-    result = project.root / profile.results / f"{chapter.name}.ipynb"
+    components = components_of(build.root, chapter, build.parameters(chapter), needs)
+    result = build.result_of(chapter)
     stale_needs = tuple(name for name in chapter.needs if not found[name].is_fresh)
     record: dict[str, Any] = {}
     is_damaged = False
     try:
         record = _read(result)
         reasons = _changes(record, components)
+        damaged = _damaged_models(record, build.models_of(chapter))
+        is_damaged = bool(damaged) and not reasons
+        reasons += damaged
     except FileNotFoundError:
         reasons = ["not executed yet"]
     except _DamagedResultError as error:
@@ -270,8 +275,8 @@ def _read(result: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    OSError
+        If there is no such file, or it can't be read.
     _DamagedResultError
         If the notebook is not as the pipeline wrote it.
     """
@@ -280,13 +285,24 @@ def _read(result: Path) -> dict[str, Any]:
         record = notebook.metadata.get("book", {})
         is_sealed = record != {} and record.get("digest") is not None
         is_whole = not is_sealed or record["digest"] == seal_of(notebook)
-    except FileNotFoundError:
+    except OSError:
         raise
     except Exception:  # nbformat raises whatever it meets in something that is no notebook
         is_whole = False
     if not is_whole:
         raise _DamagedResultError(f"{result.name} is damaged")
     return dict(record) if is_sealed else {}
+
+
+def _damaged_models(record: dict[str, Any], folder: Path) -> list[str]:
+    """Say which files for other chapters are not those that the notebook recorded."""
+    wanted = record.get("models", {})
+    present = checksums_of(folder)
+    return [
+        f"its model {name} {'is not what was recorded' if name in present else 'is missing'}"
+        for name, checksum in wanted.items()
+        if present.get(name) != checksum
+    ]
 
 
 def _cost(record: dict[str, Any]) -> float | None:

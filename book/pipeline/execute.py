@@ -1,25 +1,27 @@
 """Run one chapter with papermill and store its result, or leave everything as it was.
 
-The kernel works in the project's root and finds there what the project is made of. Two environment variables tell
-it more: ``BOOK_OUTPUT``, the folder of this profile relative to the root, and ``BOOK_PROGRESS``, see
-`book.pipeline.progress_bars`. What other chapters are to read goes to ``<BOOK_OUTPUT>/models/<chapter>/``; the folder
-is empty when the chapter starts, so that it never holds what an earlier version left.
+The kernel works in the project's root, in an environment of its own (see `book.pipeline.kernel`). These variables tell
+a chapter what it can't know:
+
+- ``BOOK_MODELS``, an empty folder for the files that others read;
+- ``BOOK_NEEDS``, where the results of the chapters are that it needs;
+- ``BOOK_PROGRESS``, see `book.pipeline.progress_bars`;
+- ``BOOK_COSTS``, a file for what its cached steps cost;
+- ``BOOK_WORKERS``, ``BOOK_SCHEDULER`` and ``BOOK_DEVICE``, where and how fast to compute.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import errno
 import json
 import os
 import platform
 import re
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,43 +29,64 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from book.files import checksums_of
-from book.pipeline.content_key import Status, components_of, external_imports, seal_of
-from book.pipeline.parameters import Profile
+from book.pipeline.build import Build
+from book.pipeline.content_key import Status, components_of, external_imports
+from book.pipeline.cost import ProcessTree
+from book.pipeline.errors import ChapterError
+from book.pipeline.kernel import Kernel, check_loopback, clean_environment, remove_leftovers
 from book.pipeline.progress_bars import Progress
-from book.pipeline.project import BookError, Project, tags_of
+from book.pipeline.project import Project, tags_of
+from book.pipeline.results import store_result
 
 INJECTED_TAG = "injected-parameters"
-# The first cell of a published notebook, see `book.pipeline.notebooks`.
+# The first cell of a published notebook, see `book.pipeline.publish`.
 OPENING_TAG = "opening"
-# Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
-# has the same bytes.
-SOURCE_DATE_EPOCH = "1700000000"
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+NO_SPACE = "No space left on device"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
 
-class ChapterError(BookError):
-    """A chapter that did not run to its end, or printed what must not be published."""
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Where and how fast to compute; none of it changes a result.
+
+    Attributes
+    ----------
+    workers : int or None
+        Processes that work at a time; all cores by default.
+    scheduler : str or None
+        The address of a Dask scheduler that takes the work instead.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    device: str = "auto"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The options as a chapter's code reads them."""
+        values = {"BOOK_WORKERS": self.workers, "BOOK_SCHEDULER": self.scheduler, "BOOK_DEVICE": self.device}
+        return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
+def execute_chapter(build: Build, status: Status, options: ExecutionOptions | None = None) -> None:
     """Execute a chapter and replace its stored result, if it ran without an error or a warning.
 
     Parameters
     ----------
-    project : Project
-        The checkout.
-    profile : Profile
+    build : Build
         Parameters and folders.
     status : Status
         The chapter with its content key; ``status.result`` is written.
+    options : ExecutionOptions, optional
+        Where and how fast to compute.
 
     Raises
     ------
@@ -72,62 +95,91 @@ def execute_chapter(project: Project, profile: Profile, status: Status) -> None:
         result is left as it was.
     """
     chapter = status.chapter
-    models = models_folder(project, profile, chapter.name)
-    stamp = models.with_suffix(".json")
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(models, ignore_errors=True)
+    check_loopback()
+    _check_writable(status.result.parent)
+    folder = build.project.build / "kernel"
+    remove_leftovers(folder)
+    models = folder / "models" / chapter.name
     models.mkdir(parents=True)
-    progress_file = project.root / profile.output / f"{chapter.name}.progress"
+    # What a cached step cost is known by its file alone, so an old one must not be read again.
+    costs, progress_file = folder / f"{chapter.name}.costs", folder / f"{chapter.name}.progress"
+    costs.unlink(missing_ok=True)
+    environment, complaints = clean_environment(build.root, folder, os.environ)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr, flush=True)
+    environment |= (options or ExecutionOptions()).environment
+    environment |= {
+        "BOOK_MODELS": str(models),
+        "BOOK_NEEDS": json.dumps(
+            {
+                other.name: build.results_of(other).relative_to(build.root).as_posix()
+                for other in build.project.needs_of(chapter)
+            }
+        ),
+        "BOOK_PROGRESS": str(progress_file),
+        "BOOK_COSTS": str(costs),
+    }
+    kernel, usage = Kernel(build.root, folder, environment), ProcessTree()
     started = time.monotonic()
-    with Progress(chapter.name, len(chapter.code_cells), progress_file) as progress:
-        environment = {
-            "BOOK_OUTPUT": profile.output.as_posix(),
-            "BOOK_PROGRESS": str(progress_file),
-            "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
-            "PYTHONHASHSEED": "0",
-            # The kernel of this Python, whatever kernels the user has installed.
-            "JUPYTER_PREFER_ENV_PATH": "1",
-        }
-        with _environment(environment):
-            executed = _run(project, profile, status, progress)
-    if components_of(project.root, chapter, profile.parameters(chapter), {}) != {
+    with (
+        kernel.guarded(),
+        Progress(
+            chapter.name,
+            len(chapter.code_cells),
+            progress_file,
+            on_look=lambda: kernel.pid and usage.look(kernel.pid),
+        ) as progress,
+    ):
+        try:
+            executed = _run(build, status, kernel, progress)
+        finally:
+            kernel.end()
+            usage.kill_remaining()
+    wall_seconds = time.monotonic() - started
+    if printed := kernel.printed_by_libraries():
+        print(f"{chapter.name}: a library printed, past the page:\n{printed[-2000:]}", file=sys.stderr, flush=True)
+    if components_of(build.root, chapter, build.parameters(chapter), {}) != {
         name: value for name, value in status.components.items() if not name.startswith("models of ")
     }:
         raise ChapterError(f"{chapter.name}: a module or requirements.txt changed while it ran; run it again")
-    _check_publishable(project, chapter.name, executed)
+    _check_publishable(build.project, chapter.name, executed, chapter.code_cells)
     _clean(executed)
     executed.metadata["book"] = {
         "key": status.key,
         "components": status.components,
-        "profile": profile.name,
-        "parameters": profile.parameters(chapter),
-        "seed": profile.parameters(chapter).get("seed"),
-        "environment": _environment_of(project, status),
+        "profile": build.profile,
+        "parameters": build.parameters(chapter),
+        "seed": build.parameters(chapter).get("seed"),
+        "environment": _environment_of(build.project, status),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "models": checksums_of(models),
-        "cost": {"wall_seconds": round(time.monotonic() - started), "steps": []},
+        "cost": {
+            "wall_seconds": round(wall_seconds, 1),
+            "cpu_seconds": round(usage.cpu_seconds, 1),
+            "peak_mib": round(usage.peak_mib),
+            "steps": _steps(costs),
+        },
     }
-    executed.metadata["book"]["digest"] = seal_of(executed)
-    write_atomically(status.result, nbformat.writes(executed) + "\n")
-    files = {path.relative_to(models).as_posix(): _sha256(path) for path in _files(models)}
-    write_atomically(stamp, json.dumps({"key": status.key, "files": files}, indent=1) + "\n")
+    store_result(build, status, executed, models)
+    shutil.rmtree(folder / "models", ignore_errors=True)
+    costs.unlink(missing_ok=True)
 
 
-def models_folder(project: Project, profile: Profile, name: str) -> Path:
-    """Return the folder of what a chapter leaves for others."""
-    return project.root / profile.output / "models" / name
+def _check_writable(folder: Path) -> None:
+    """Fail before the work instead of after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
-def models_are_there(project: Project, profile: Profile, status: Status) -> bool:
-    """Tell whether all files that a chapter leaves for others are there, and are those of its current sources."""
-    models = models_folder(project, profile, status.chapter.name)
-    try:
-        stamp = json.loads(models.with_suffix(".json").read_text(encoding="utf-8"))
-        return stamp["key"] == status.key and all(
-            _sha256(models / name) == checksum for name, checksum in stamp["files"].items()
-        )
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
+def _steps(costs: Path) -> list[dict[str, Any]]:
+    """Read what the chapter's cached steps cost; a line that was not written whole is left out."""
+    steps = []
+    for line in costs.read_text(encoding="utf-8").splitlines() if costs.is_file() else []:
+        try:
+            steps.append(json.loads(line))
+        except ValueError:
+            continue
+    return steps
 
 
 def code_cells_with_runs(source: NotebookNode, executed: NotebookNode) -> list[tuple[NotebookNode, NotebookNode]]:
@@ -148,35 +200,7 @@ def code_cells_with_runs(source: NotebookNode, executed: NotebookNode) -> list[t
     return list(zip(_code_cells(source), _code_cells(executed), strict=True))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that at any time it is either the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class _KernelManager(AsyncKernelManager):
-    """A kernel that can be ended at once together with what it started, such as joblib's workers."""
-
-    _group: int | None = None
-
-    async def start_kernel(self, **kwargs: Any) -> None:
-        await super().start_kernel(**kwargs)
-        # A kernel has a process group of its own, where the system knows such a thing.
-        self._group = getattr(self.provisioner, "pgid", None)
-
-    def terminate_group(self) -> None:
-        if self._group is not None:
-            # Joblib's resource tracker ignores this signal, and deletes the shared memory of those that end by it.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._group, signal.SIGTERM)
-
-
-def _run(project: Project, profile: Profile, status: Status, progress: Progress) -> NotebookNode:
+def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> NotebookNode:
     """Execute the chapter's source and return the notebook as papermill leaves it."""
     chapter = status.chapter
     source = nbformat.from_dict(chapter.notebook)
@@ -191,40 +215,43 @@ def _run(project: Project, profile: Profile, status: Status, progress: Progress)
             done += 1
             progress.cell_done()
 
-    class Manager(_KernelManager):
-        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-            if done < len(chapter.code_cells):
-                # Only a run that came to its end has anything to finish; else a cell may go on for hours. The manager
-                # would interrupt the processes first, and each would print a traceback. What waits for the cell would
-                # report that the kernel died.
-                now = True
-                self.terminate_group()
-                for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                    task.add_done_callback(lambda task: task.cancelled() or task.exception())
-                    task.cancel()
-            await super().shutdown_kernel(now=now, restart=restart)
+    def ends_early() -> bool:
+        """Only a run that came to its end has anything to finish; else a cell may go on for hours."""
+        if done >= len(chapter.code_cells):
+            return False
+        # What waits for the cell would report that the kernel died.
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            task.cancel()
+        return True
 
     try:
         return papermill.execute_notebook(
             source,
             None,
-            parameters=profile.overrides.get(chapter.name, {}),
-            cwd=project.root,
+            parameters=build.overrides.get(chapter.name, {}),
+            cwd=build.root,
             progress_bar=False,
             start_timeout=120,
-            kernel_manager_class=Manager,
-            # The kernel tells at each start that it speaks TCP, to this machine only, and at each end that it ends.
-            extra_arguments=["--log-level=CRITICAL"],
+            kernel_manager_class=kernel.manager_class(ends_early),
+            extra_arguments=kernel.arguments,
             on_cell_executed=cell_executed,
         )
     except PapermillExecutionError as error:
         # A cell that failed was counted as executed as well.
-        raise ChapterError(
-            f"{chapter.name}: {_where(chapter.code_cells, done - 1)} failed\n{_plain(chr(10).join(error.traceback))}"
-        ) from None
+        where = f"{chapter.name}: {_where(chapter.code_cells, done - 1)}"
+        traceback = _plain(chr(10).join(error.traceback))
+        if NO_SPACE in traceback:
+            raise ChapterError(
+                f"{where}: no room is left on the disk of {build.root}; the last result is kept; "
+                "make room and run it again"
+            ) from None
+        raise ChapterError(f"{where} failed\n{traceback}") from None
     except DeadKernelError:
+        printed = kernel.printed_by_libraries()
         raise ChapterError(
             f"{chapter.name}: the kernel died in {_where(chapter.code_cells, done)}; out of memory is the usual cause"
+            + (f"\n{printed[-2000:]}" if printed else "")
         ) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{chapter.name}, {_where(chapter.code_cells, done)}") from None
@@ -236,10 +263,12 @@ def _where(cells: list[NotebookNode], index: int) -> str:
     return f"code cell {index + 1} of {len(cells)} ({lines[0].strip() if lines else 'empty'})"
 
 
-def _check_publishable(project: Project, name: str, executed: NotebookNode) -> None:
-    """Fail on warnings, and on text that would differ on another machine or in another run."""
+def _check_publishable(project: Project, name: str, executed: NotebookNode, source: list[NotebookNode]) -> None:
+    """Fail on warnings, on a caption without a figure, and on text that would differ on another machine or in a run."""
     cells = _code_cells(executed)
     for index, cell in enumerate(cells):
+        if "figure" in source[index].metadata.get("mystnb", {}) and not any(map(_is_figure, cell.outputs)):
+            raise ChapterError(f"{name}: {_where(cells, index)} has a caption, and gave no figure")
         for output in cell.outputs:
             where = f"{name}: {_where(cells, index)}"
             if output.output_type == "stream" and output.name == "stderr":
@@ -249,6 +278,10 @@ def _check_publishable(project: Project, name: str, executed: NotebookNode) -> N
                     raise ChapterError(f"{where} shows a path of this machine, {project.root}; show a relative one")
                 if _ADDRESS.search(text):
                     raise ChapterError(f"{where} shows an object's address, which differs in each run:\n{text[:500]}")
+
+
+def _is_figure(output: NotebookNode) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -333,23 +366,3 @@ def _cpuinfo(name: str) -> str:
 def _plain(text: str) -> str:
     """Take the colours out of a traceback that does not go to a terminal."""
     return text if sys.stderr.isatty() else _COLOUR.sub("", text)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

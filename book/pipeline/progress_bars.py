@@ -19,6 +19,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -102,6 +103,8 @@ class Progress:
         Where to draw, the error output by default.
     seconds_between_lines : float
         How often a log gets a line at most.
+    on_look : callable, optional
+        Called at each look at the file, five times a second, in the thread that looks.
     """
 
     def __init__(
@@ -111,7 +114,9 @@ class Progress:
         path: Path,
         stream: IO[str] | None = None,
         seconds_between_lines: float = SECONDS_BETWEEN_LINES,
+        on_look: Callable[[], object] | None = None,
     ) -> None:
+        self._on_look = on_look or (lambda: None)
         self.stream = stream or sys.stderr
         self.tasks = Tasks()
         self._cells = Task(f"{name}, cell", total=cells, started=time.monotonic())
@@ -143,9 +148,11 @@ class Progress:
     def cell_done(self) -> None:
         """Count one more code cell."""
         self._cells.done += 1
+        self._on_look()
 
     def _watch(self) -> None:
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
+            self._on_look()
             self._look()
             self._show()
 

@@ -13,13 +13,11 @@ import jupytext
 import yaml
 from nbformat import NotebookNode
 
+from book.pipeline.errors import BookError
+
 PARAMETERS_TAG = "parameters"
 # What `is_plain` admits, for messages.
 ANYTHING = "numbers, texts, true, false, None, or lists and mappings of these"
-
-
-class BookError(Exception):
-    """Something that the author or reader can mend; its message is shown without a traceback."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,11 @@ class Chapter:
     notebook : nbformat.NotebookNode
         The source as a notebook without outputs.
     needs : tuple of str
-        The chapters whose files in the output folder this one reads.
+        The chapters whose saved models this one reads.
+    quick : dict
+        The parameters that the quick profile overrides.
+    constraints : dict
+        What each parameter may be, see `book.constraints`.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Chapter:
     path: Path
     notebook: NotebookNode = field(repr=False)
     needs: tuple[str, ...] = ()
+    quick: dict[str, Any] = field(default_factory=dict)
+    constraints: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def code_cells(self) -> list[NotebookNode]:
@@ -185,8 +189,6 @@ def load_project(root: Path) -> Project:
     """
     root = root.resolve()
     contents = root / "_toc.yml"
-    if not contents.is_file():
-        raise BookError(f"{contents} is missing; run this from the project's folder")
     chapters: list[Chapter] = []
     for docname in files_of(read_yaml(contents)):
         chapter = _load_chapter(root, docname)
@@ -207,10 +209,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises
     ------
     BookError
-        If it is not YAML, or anything but a mapping; the message names the file and the place.
+        If it is missing, no UTF-8, no YAML, or anything but a mapping; the message names the file and the place.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -218,6 +220,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BookError(f"{path} holds no names with values, but {value!r}")
     return value
+
+
+def read_text(path: Path) -> str:
+    """Read one of the project's own files, without a byte order mark.
+
+    Raises
+    ------
+    BookError
+        If it can't be read; the message names the file and the remedy.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BookError(f"{path} is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except FileNotFoundError:
+        raise BookError(f"{path} is missing; 'git checkout -- {path.name}' in its folder restores it") from None
+    except OSError as error:
+        raise BookError(f"{path} can't be read: {error.strerror}") from None
 
 
 def files_of(entry: Any) -> list[str]:
@@ -235,8 +255,31 @@ def _load_chapter(root: Path, docname: str) -> Chapter:
     path = root / f"{docname}.md"
     if not path.is_file():
         raise BookError(f"_toc.yml names {docname}, but {path} is missing")
-    notebook = jupytext.read(path, fmt="md:myst")
-    needs = notebook.metadata.get("book", {}).get("needs") or []
+    try:
+        # Read here, because jupytext takes a byte order mark for the end of the front matter.
+        notebook = jupytext.reads(read_text(path), fmt="md:myst")
+    except yaml.YAMLError as error:
+        raise BookError(f"{path}: the front matter: {' '.join(str(error).split())}") from None
+    entry = notebook.metadata.get("book", {})
+    needs, quick, constraints = entry.get("needs") or [], entry.get("quick") or {}, entry.get("parameters") or {}
     if not isinstance(needs, list):
-        raise BookError(f"{path}: 'needs' is a list of chapter names, not {needs!r}")
-    return Chapter(name=path.stem, docname=docname, path=path, notebook=notebook, needs=tuple(needs))
+        raise BookError(f"{path}: 'needs' must be a list of chapter names; got {needs!r}")
+    for name, value in (("quick", quick), ("parameters", constraints)):
+        if not isinstance(value, dict):
+            raise BookError(f"{path}: '{name}' must be names with values; got {value!r}")
+    return Chapter(
+        name=path.stem,
+        docname=docname,
+        path=path,
+        notebook=notebook,
+        needs=tuple(needs),
+        quick=_plain(quick),
+        constraints=_plain(constraints),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Turn nbformat's kind of dict into Python's."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

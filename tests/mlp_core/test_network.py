@@ -148,9 +148,9 @@ def batches(monkeypatch):
     recorded = []
     step = NeuralNetwork._sgd_step
 
-    def spy(self, X, labels, *rest):
-        recorded.append((np.array(X), np.array(labels)))
-        return step(self, X, labels, *rest)
+    def spy(self, arrays, labels):
+        recorded.append((np.array(arrays.A[0]), np.array(labels)))
+        return step(self, arrays, labels)
 
     monkeypatch.setattr(NeuralNetwork, "_sgd_step", spy)
     return recorded

@@ -1,4 +1,4 @@
-"""Our networks and scikit-learn's in one image."""
+"""NumPy networks and scikit-learn's in one graph."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from book.experiments.page.figures import BLUE, VERMILLION
 
 
 def compare_with_mlp(activation: str, ours: Mapping[str, Sequence], sklearns: Mapping[str, Sequence]) -> Figure:
-    """Draw the training loss of our network and of scikit-learn's against the epoch, in one graph.
+    """Draw the training loss of the NumPy network and of scikit-learn's against the epoch, in one graph.
 
     Parameters
     ----------

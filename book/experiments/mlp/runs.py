@@ -19,7 +19,7 @@ import sklearn
 import mlp_core
 from book.experiments.checks import check_integer
 from book.experiments.mlp.samples import LabelledSamples
-from book.experiments.page.execution import one_thread
+from book.experiments.page.execution import is_lost_work, one_thread
 from book.experiments.page.progress import Progress, reported
 from book.experiments.page.storage import CachedStep, measured, memory_mapped
 from book.files import write_atomically
@@ -35,6 +35,9 @@ from mlp_core import (
 
 SAFETY_INTERVAL = 10
 """Epochs between the checkpoints from which an interrupted training run is resumed."""
+
+ATTEMPTS = 3
+"""How often the runs are sent to a cluster that loses workers."""
 
 RESULT = "result.json"
 OWNER = ".owner"
@@ -204,22 +207,28 @@ class _Outcome(NamedTuple):
 
 def _train_missing(train, missing, hyperparameters, samples, checkpoint_epochs, progress):
     owner = uuid.uuid4().hex
-    for _, step in missing:
-        write_atomically(step.folder / OWNER, owner)
     arrays = memory_mapped("samples", samples._asdict()).values()
-    tasks = (
-        joblib.delayed(_train_one)(
-            train, name, dict(hyperparameters[name]), *arrays, list(checkpoint_epochs), step.folder, owner, progress
-        )
-        for name, step in missing
-    )
     steps = dict(missing)
-    # Each run is sealed as soon as it ends, so that an interrupt of the others costs nothing of it.
-    for outcome in joblib.Parallel(return_as="generator_unordered")(tasks):
-        step = steps[outcome.name]
-        for file, content in outcome.files.items():
-            write_atomically(step.folder / file, content)
-        step.finish(outcome.cost)
+    for step in steps.values():
+        write_atomically(step.folder / OWNER, owner)
+    for attempts_left in reversed(range(ATTEMPTS)):
+        tasks = [
+            joblib.delayed(_train_one)(
+                train, name, dict(hyperparameters[name]), *arrays, list(checkpoint_epochs), step.folder, owner, progress
+            )
+            for name, step in steps.items()
+        ]
+        try:
+            # Each run is sealed as soon as it ends, so that an interrupt of the others costs nothing of it.
+            for outcome in joblib.Parallel(return_as="generator_unordered")(tasks):
+                step = steps.pop(outcome.name)
+                for file, content in outcome.files.items():
+                    write_atomically(step.folder / file, content)
+                step.finish(outcome.cost)
+            return
+        except Exception as error:
+            if not attempts_left or not is_lost_work(error):
+                raise
 
 
 def _train_one(
@@ -253,7 +262,8 @@ def _train_network(hyperparameters, samples, checkpoint_epochs, folder, progress
     network = NeuralNetwork(len(hyperparameters["layer_sizes"]), **hyperparameters)
     epochs = saved_epochs(network.num_epochs, checkpoint_epochs)
     finished = _load_last_checkpoint(network, folder, epochs)
-    progress.advance(finished, "from a checkpoint")
+    if finished:
+        progress.advance(finished, "from a checkpoint")
 
     def save(network: NeuralNetwork, epoch: int) -> None:
         if epoch in epochs:

@@ -115,7 +115,8 @@ def _train_sklearn_mlp(hyperparameters, samples, checkpoint_epochs, folder, prog
     probe = with_sklearn_weights(NeuralNetwork(len(layer_sizes), layer_sizes, activation), mlp)
     epochs = saved_epochs(num_epochs, checkpoint_epochs)
     finished, history = _load_last_checkpoint(mlp, folder, activation, epochs)
-    progress.advance(finished, "from a checkpoint")
+    if finished:
+        progress.advance(finished, "from a checkpoint")
     for epoch in range(finished + 1, num_epochs + 1):
         try:
             with np.errstate(over="ignore", invalid="ignore"):

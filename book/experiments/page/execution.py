@@ -19,6 +19,8 @@ joblib distributes the work. Its backend for Ray isn't supported.
 
 import io
 import os
+import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -115,11 +117,16 @@ def parallel() -> Iterator[None]:
         from distributed import Client
 
         with Client(address) as client:
-            client.register_plugin(_worker_setup(_project_archive()))
+            for plugin in _plugins(_project_archive()):
+                client.register_plugin(plugin)
             with joblib.parallel_config("dask", client=client), one_thread():
                 yield
         return
-    options = {"initializer": _set_up_worker, "initargs": (os.getpid(),)}
+    options = {
+        "temp_folder": os.environ.get("JOBLIB_TEMP_FOLDER") or tempfile.gettempdir(),
+        "initializer": _set_up_worker,
+        "initargs": (os.getpid(),),
+    }
     with (
         joblib.parallel_config("loky", n_jobs=workers(), max_nbytes=None, inner_max_num_threads=1, **options),
         one_thread(),
@@ -127,11 +134,17 @@ def parallel() -> Iterator[None]:
         yield
 
 
+def is_lost_work(error: Exception) -> bool:
+    """Whether ``error`` says that a worker of the cluster ended with data that tasks need; they can be sent again."""
+    distributed = sys.modules.get("distributed")
+    return distributed is not None and isinstance(
+        error, distributed.client.FutureCancelledError | distributed.scheduler.KilledWorker
+    )
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let BLAS and OpenMP compute on one thread within the block, and PyTorch where it is loaded."""
-    import sys
-
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
     with threadpool_limits(limits=1):
@@ -166,38 +179,50 @@ def _project_archive() -> bytes:
     return buffer.getvalue()
 
 
-def _worker_setup(archive: bytes):
-    """Return a plugin that gives each Dask worker, also one that comes later, the project's code and one thread.
+def _plugins(archive: bytes) -> list:
+    """Return plugins that give the project's code to the scheduler and to each Dask worker, also to a later one.
 
-    The class and all that it uses is local: cloudpickle then sends it by value, as it must where the project can't be
-    imported yet.
+    The scheduler needs it because it unpacks the graph of tasks. All that the plugins use is local here: cloudpickle
+    then sends it by value, as it must where the project can't be imported yet.
     """
-    from distributed import WorkerPlugin
+    from distributed import SchedulerPlugin, WorkerPlugin
 
-    class ProjectCode(WorkerPlugin):
-        name = "from-backprop-to-vgg16"
-        packages = SHIPPED_PACKAGES
+    packages = SHIPPED_PACKAGES
+
+    def install():
+        import atexit
+        import hashlib
+        import importlib
+        import os
+        import shutil
+        import sys
+        import tempfile
+
+        from threadpoolctl import threadpool_limits
+
+        name = f"from-backprop-to-vgg16-{hashlib.sha256(archive).hexdigest()[:16]}"
+        folder = tempfile.mkdtemp(prefix=f"{name}-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = os.path.join(folder, "project.zip")
+        with open(path, "wb") as file:
+            file.write(archive)
+        # Whatever the process knows under these names, the code of an earlier run perhaps, gives way.
+        sys.path[:] = [path, *(entry for entry in sys.path if not entry.endswith("project.zip"))]
+        for module in [module for module in sys.modules if module.split(".")[0] in packages]:
+            del sys.modules[module]
+        importlib.invalidate_caches()
+        threadpool_limits(limits=1)
+
+    class SchedulerCode(SchedulerPlugin):
+        name = "from-backprop-to-vgg16-scheduler"
+
+        async def start(self, scheduler):
+            install()
+
+    class WorkerCode(WorkerPlugin):
+        name = "from-backprop-to-vgg16-worker"
 
         def setup(self, worker):
-            import hashlib
-            import importlib
-            import os
-            import sys
+            install()
 
-            from threadpoolctl import threadpool_limits
-
-            path = os.path.join(worker.local_directory, f"project-{hashlib.sha256(archive).hexdigest()[:16]}.zip")
-            if not os.path.exists(path):
-                temporary = f"{path}.{os.getpid()}"
-                with open(temporary, "wb") as file:
-                    file.write(archive)
-                os.replace(temporary, path)
-            # Whatever the worker knows under these names, other code of an earlier run perhaps, gives way.
-            sys.path[:] = [path, *(entry for entry in sys.path if not os.path.basename(entry).startswith("project-"))]
-            for module in [name for name in sys.modules if name.split(".")[0] in self.packages]:
-                if not str(getattr(sys.modules[module], "__file__", "")).startswith(path):
-                    del sys.modules[module]
-            importlib.invalidate_caches()
-            threadpool_limits(limits=1)
-
-    return ProjectCode()
+    return [SchedulerCode(), WorkerCode()]

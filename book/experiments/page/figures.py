@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib_inline.config import InlineBackend
 
+from book.experiments.checks import check_choice, check_integer, check_that
+
 # Okabe and Ito's colours for all kinds of colour vision; their yellow is left out, it is too faint on white.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
@@ -114,8 +116,7 @@ def plot_activation(
     ValueError
         If `activation` is unknown.
     """
-    if activation not in ACTIVATION_STYLES:
-        raise ValueError(f"activation must be one of {list(ACTIVATION_STYLES)}, got {activation!r}")
+    check_choice("activation", activation, ACTIVATION_STYLES)
     style = ACTIVATION_STYLES[activation]
     axes.plot(x, y, label=activation if label is None else label, markevery=_marker_step(len(x)), **style)
 
@@ -146,8 +147,7 @@ def plot_history(
     ValueError
         If `history` has no `train_<metric>`.
     """
-    if f"train_{metric}" not in history:
-        raise ValueError(f"history must have the key 'train_{metric}', has {sorted(history)}")
+    check_that(f"train_{metric}" in history, "history", f"a mapping with the key 'train_{metric}'", sorted(history))
     for part, line in PART_LINES.items():
         values = np.asarray(history.get(f"{part}_{metric}", []), dtype=float)
         if len(values) == 0:
@@ -184,12 +184,10 @@ def image_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10
         If there is no image, no column, or a title without an image.
     """
     images = np.asarray(images)
-    if images.ndim not in (3, 4) or len(images) == 0:
-        raise ValueError(f"images must have shape (n, height, width[, 3]) and n > 0, got {images.shape}")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns!r}")
-    if len(titles) > len(images):
-        raise ValueError(f"titles must be at most as many as images ({len(images)}), got {len(titles)}")
+    is_stack = (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)) and len(images) > 0
+    check_that(is_stack, "images", "an array of shape (n, height, width[, 3]) with n at least 1", images.shape)
+    check_integer("columns", columns, minimum=1)
+    check_that(len(titles) <= len(images), "titles", f"at most {len(images)}, one an image", len(titles))
     rows = math.ceil(len(images) / columns)
     width = 7.0
     title_lines = 1 + max((title.count("\n") for title in titles), default=-1)

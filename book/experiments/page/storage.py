@@ -152,7 +152,7 @@ class CachedStep:
         present = checksums_of(self.folder)
         damaged = {file for file, checksum in seal["files"].items() if present.get(file) != checksum}
         if seal["cost"] is not None and not damaged:
-            self._report(seal["cost"], found=True)
+            self.report(seal["cost"], found=True)
             return True
         for file in (SEAL, *damaged):
             (self.folder / file).unlink(missing_ok=True)
@@ -164,9 +164,10 @@ class CachedStep:
         """Seal the files of the step and record what it cost."""
         files = {file: checksum for file, checksum in checksums_of(self.folder).items() if file != SEAL}
         write_sealed_json(self.folder / SEAL, {"files": files, "cost": dict(cost)})
-        self._report(cost, found=False)
+        self.report(cost, found=False)
 
-    def _report(self, cost: Mapping[str, Any], found: bool) -> None:
+    def report(self, cost: Mapping[str, Any], found: bool) -> None:
+        """Report to the pipeline what the step costs, or cost when it was done, if it was ``found`` in the cache."""
         if path := os.environ.get("BOOK_COSTS"):
             line = json.dumps({"step": self.name, **cost, "found": found}) + "\n"
             # One write to a file opened for appending: lines of several processes do not mix.
@@ -188,7 +189,7 @@ def measured() -> Iterator[dict[str, Any]]:
     cost["machine"] = machine()
 
 
-def memory_mapped(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def memory_mapped(name: str, arrays: Mapping[str, np.ndarray], mode: str = "r") -> dict[str, np.ndarray]:
     """Put arrays into files, so that worker processes read them and hold no copies.
 
     joblib sends a memory map to a process on the same machine as its path, to another machine as its numbers. The
@@ -199,11 +200,13 @@ def memory_mapped(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.n
     name : str
         What the arrays are, readable.
     arrays : mapping of ndarray
+    mode : {"r", "c"}
+        Read-only, or copy on write, as PyTorch wants it; the files are not written to in either.
 
     Returns
     -------
     dict of ndarray
-        The same numbers, not to be written to.
+        The same numbers.
     """
 
     def save(folder: Path) -> None:
@@ -211,7 +214,7 @@ def memory_mapped(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.n
             np.save(folder / f"{key}.npy", array, allow_pickle=False)
 
     folder = cached(name, {key: joblib.hash(np.asarray(array)) for key, array in arrays.items()}, save)
-    return {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in arrays}
+    return {key: np.load(folder / f"{key}.npy", mmap_mode=mode) for key in arrays}
 
 
 def machine() -> str:

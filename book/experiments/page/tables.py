@@ -8,6 +8,8 @@ import pandas as pd
 from IPython.display import Markdown
 from tabulate import tabulate
 
+from book.experiments.checks import check_that
+
 
 def show_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None, *, index: bool = False) -> Markdown:
     """Return a data frame as a Markdown table, which both HTML and LaTeX render.
@@ -39,8 +41,7 @@ def show_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None, *,
     if index:
         table = table.reset_index(names=table.index.name or "")
     unknown = sorted(set(formats) - set(table.columns))
-    if unknown:
-        raise ValueError(f"formats must name columns of the table ({list(table.columns)}), got {unknown}")
+    check_that(not unknown, "formats", f"a mapping of columns of the table, {list(table.columns)}", unknown)
     columns, alignment = [], []
     for name, column in table.items():
         numeric = all(_is_number(value) for value in column)

@@ -1,4 +1,4 @@
-"""VGG-16 (Simonyan and Zisserman, 2015, configuration D): a backbone of frozen convolutions, and a head of our own.
+"""VGG16 (Simonyan and Zisserman, 2015, configuration D): a backbone of frozen convolutions, and a head of our own.
 
 The backbone is the first `cut` layers of torchvision's ``vgg16().features``, the head takes the place of its
 ``classifier``. Put together they are torchvision's model again.
@@ -7,8 +7,8 @@ The backbone is the first `cut` layers of torchvision's ``vgg16().features``, th
 import contextlib
 import copy
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from book.experiments.checks import check_choice, check_integer
 from data.vgg16 import RGB_MEAN, load_vgg16_features
 
 try:
@@ -36,10 +37,10 @@ WEIGHTS = (EMBEDDED, "IMAGENET1K_FEATURES", "IMAGENET1K_V1")
 """Names of the pretrained weights: the file in `data/`, and torchvision's own, which are downloaded."""
 
 NUM_LAYERS = 31
-"""Layers of ``features``: 13 convolutions, each with a ReLU, and 5 poolings."""
+"""Layers of ``features``: 13 convolutions, each with a ReLU, and 5 max pooling layers."""
 
 MIN_INPUT_SIZE = 32
-"""Five poolings halve the image five times; below 32 pixels nothing is left."""
+"""Five max pooling layers halve the image five times; below 32 pixels nothing is left."""
 
 
 KINDS = {
@@ -48,9 +49,10 @@ KINDS = {
     nn.Linear: "dense",
     nn.BatchNorm1d: "batch normalisation",
     nn.Dropout: "dropout",
-    nn.Dropout1d: "channel dropout",
-    nn.Unflatten: "channels apart",
-    nn.Flatten: "channels together",
+    nn.BatchNorm2d: "batch normalisation",
+    nn.Dropout2d: "channel dropout",
+    nn.Unflatten: "unflatten",
+    nn.Flatten: "flatten",
 }
 """What the table of layers calls them; a ReLU is called by its name."""
 
@@ -61,14 +63,14 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Which part of which VGG-16 sees the images, and at what size.
+    """Which part of which VGG16 sees the images, and at what size.
 
     Attributes
     ----------
     weights : str
         One of `WEIGHTS`.
     cut : int
-        How many layers of ``features`` are kept: 31 ends with the last pooling, 30 before it.
+        How many layers of ``features`` are kept: 31 ends with the last max pooling, 30 before it.
     input_size : int
         Height and width in pixels that images are enlarged to.
 
@@ -83,10 +85,9 @@ class BackboneSettings:
     input_size: int = 224
 
     def __post_init__(self) -> None:
-        if self.weights not in WEIGHTS:
-            raise ValueError(f"weights must be one of {list(WEIGHTS)}; got {self.weights!r}")
-        _check_integer_between("cut", self.cut, 1, NUM_LAYERS)
-        _check_integer_between("input_size", self.input_size, MIN_INPUT_SIZE, 1024)
+        check_choice("weights", self.weights, WEIGHTS)
+        check_integer("cut", self.cut, 1, NUM_LAYERS)
+        check_integer("input_size", self.input_size, MIN_INPUT_SIZE, 1024)
 
 
 class Backbone(NamedTuple):
@@ -105,6 +106,12 @@ class Backbone(NamedTuple):
     layers: nn.Sequential
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def with_layers(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
+        """Return a backbone with the weights and biases of ``state``, those of ``features[:cut]`` by their names."""
+        layers = _architecture().features[: self.settings.cut]
+        layers.load_state_dict(state, assign=True)
+        return self._replace(layers=layers.requires_grad_(False).eval())
 
     def to_input(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Enlarge grey images, copy them to three channels, and normalise them as the weights expect.
@@ -169,7 +176,7 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     try:
         layers.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        message = f"weights must be those of VGG-16's features; {settings.weights!r} does not fit: {error}"
+        message = f"weights must be those of VGG16's features; {settings.weights!r} does not fit: {error}"
         raise WeightsError(message) from None
     layers = layers[: settings.cut].requires_grad_(False).eval()
     return Backbone(settings, layers, mean, std)
@@ -203,7 +210,7 @@ def describe_layers(model: VGG, input_size: int) -> pd.DataFrame:
     -------
     DataFrame
         A row a layer: `layer` (its place in the model), `kind`, `units` (filters of a convolution, outputs of a dense
-        layer; "–" elsewhere), `window`, `stride`, `padding` (in pixels), `output` (shape for one image),
+        layer; "–" elsewhere), `kernel size`, `stride`, `padding` (in pixels), `output` (shape for one image),
         `parameters`, and `trained`: "frozen" or "trained", "left out" behind the cut, "–" where there is nothing to
         train.
     """
@@ -222,19 +229,19 @@ def describe_layers(model: VGG, input_size: int) -> pd.DataFrame:
         x = layer(x)
         rows.append({"layer": f"classifier.{number}"} | _describe(layer) | {"output": _shape(x)})
     table = pd.DataFrame(rows)
-    return table[["layer", "kind", "units", "window", "stride", "padding", "output", "parameters", "trained"]]
+    return table[["layer", "kind", "units", "kernel size", "stride", "padding", "output", "parameters", "trained"]]
 
 
 def _describe(layer: nn.Module) -> dict[str, Any]:
     parameters = list(layer.parameters())
     trained = "trained" if any(p.requires_grad for p in parameters) else "frozen"
-    window = {"window": "–", "stride": "–", "padding": "–"}
+    size = {"kernel size": "–", "stride": "–", "padding": "–"}
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-        window = {name: _side(getattr(layer, name)) for name in ("stride", "padding")}
-        window["window"] = "×".join([str(_side(layer.kernel_size))] * 2)
+        size = {name: _side(getattr(layer, name)) for name in ("stride", "padding")}
+        size["kernel size"] = "×".join([str(_side(layer.kernel_size))] * 2)
     kind = KINDS.get(type(layer), type(layer).__name__)
-    return window | {
-        "kind": f"{kind} {layer.p:g}" if isinstance(layer, nn.Dropout | nn.Dropout1d) else kind,
+    return size | {
+        "kind": f"{kind} {layer.p:g}" if isinstance(layer, nn.Dropout | nn.Dropout2d) else kind,
         "units": getattr(layer, "out_channels", getattr(layer, "out_features", "–")),
         "parameters": sum(p.numel() for p in parameters),
         "trained": trained if parameters else "–",
@@ -242,7 +249,7 @@ def _describe(layer: nn.Module) -> dict[str, Any]:
 
 
 def _side(value: int | tuple[int, int]) -> int:
-    """VGG's windows are squares; PyTorch says so with one number or two."""
+    """VGG's kernels are squares; PyTorch says so with one number or two."""
     return value if isinstance(value, int) else value[0]
 
 
@@ -251,7 +258,7 @@ def _shape(x: torch.Tensor) -> str:
 
 
 def _architecture() -> VGG:
-    """Torchvision's VGG-16 without memory for its weights, half a gigabyte of which would be thrown away."""
+    """Torchvision's VGG16 without memory for its weights, half a gigabyte of which would be thrown away."""
     with torch.device("meta"):
         return torchvision.models.vgg16(init_weights=False)
 
@@ -271,8 +278,3 @@ def _download(name: str) -> tuple[dict[str, torch.Tensor], tuple[float, ...], tu
     features = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     transforms = weights.transforms()
     return features, tuple(255 * value for value in transforms.mean), tuple(255 * value for value in transforms.std)
-
-
-def _check_integer_between(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer from {low} to {high}; got {value!r}")

@@ -6,35 +6,39 @@ goes on after the last block noted, and a block that is not what was noted is co
 """
 
 import copy
-import fcntl
+import functools
 import hashlib
 import time
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from torch.nn.functional import max_pool2d
 
-from book.experiments.page.progress import reported
-from book.experiments.page.storage import keyed_folder
+from book.experiments.checks import check_choice, check_that
+from book.experiments.page.execution import device, one_thread, parallel
+from book.experiments.page.progress import Progress, notice, reported
+from book.experiments.page.storage import CachedStep, machine, memory_mapped
 from book.experiments.vgg.backbone import Backbone
+from book.sources import digest_of
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
 PIXELS_PER_BATCH = 400_000
-"""Pixels of a batch, about: enough work for all cores, little enough memory."""
+"""Pixels of a batch, about: enough work for a core, little enough memory."""
 
 BLOCK_BYTES = 16 * 2**20
-"""A block holds about so many bytes of features; so much work at most is lost when a run is killed."""
+"""A block holds about so many bytes of features; so much work of each worker at most is lost when a run is killed."""
 
+DECISION_SECONDS = 0.2
+"""How long the two precisions are compared at most; one product more may be under way when the time is up."""
 
-class CacheWarning(UserWarning):
-    """Kept features were not what they should be, and are computed again."""
+CLEAR_MARGIN = 1.3
+"""bfloat16 is chosen if it is so many times as fast, so that the choice on one machine is the same each time."""
 
 
 class Features(NamedTuple):
@@ -42,29 +46,48 @@ class Features(NamedTuple):
 
     Attributes
     ----------
-    values : Tensor of bfloat16 or float32, shape (n, channels * height * width)
-        In the order of VGG's own ``flatten``. Mapped from a file: it takes page cache, no memory of its own.
-    labels : Tensor of int64, shape (n,)
+    stored : ndarray of uint16 or float32, shape (n, channels * height * width)
+        In the order of VGG's own ``flatten``; uint16 holds the bits of bfloat16. Mapped from a
+        file: it takes page cache, no memory of its own, and a worker process is sent the file's name.
+    labels : ndarray of int64, shape (n,)
     shape : tuple of three int
         Channels, height and width of the backbone's output for one image.
     name : str
         Names all that the values depend on.
     """
 
-    values: torch.Tensor
-    labels: torch.Tensor
+    stored: np.ndarray
+    labels: np.ndarray
     shape: tuple[int, int, int]
     name: str
 
+    @property
+    def values(self) -> torch.Tensor:
+        """The features as a tensor of bfloat16 or float32, on the CPU, mapped and not copied."""
+        values = torch.from_numpy(self.stored)
+        return values.view(torch.bfloat16) if self.stored.dtype == np.uint16 else values
+
     def first(self, n: int) -> "Features":
         """The first `n` rows, which are mapped and not copied."""
-        return self._replace(values=self.values[:n], labels=self.labels[:n], name=f"{self.name}[:{n}]")
+        return self._replace(stored=self.stored[:n], labels=self.labels[:n], name=f"{self.name}[:{n}]")
+
+
+def as_stored(values: torch.Tensor) -> np.ndarray:
+    """Return a tensor of bfloat16 or float32 as the array that `Features` holds of it."""
+    return (
+        values.contiguous()
+        .view(torch.int16 if values.dtype == torch.bfloat16 else values.dtype)
+        .numpy()
+        .view(np.uint16 if values.dtype == torch.bfloat16 else np.float32)
+    )
 
 
 def backbone_features(
     backbone: Backbone, images: np.ndarray, labels: np.ndarray, precision: str, task: str
 ) -> Features:
-    """Find a backbone's features for images, or compute what is missing of them.
+    """Load a backbone's features for images from the cache, and compute what is missing of them.
+
+    The blocks are distributed to the workers; each is computed on one thread, so that their number changes no bit.
 
     Parameters
     ----------
@@ -79,71 +102,71 @@ def backbone_features(
     Raises
     ------
     ValueError
-        If `precision` is unknown, or there are not as many labels as images.
-
-    Warns
-    -----
-    CacheWarning
-        If kept features were altered. They are computed again.
+        If `precision` is unknown, the images are no such array, or there are not as many labels as images.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {list(PRECISIONS)}; got {precision!r}")
-    if len(images) != len(labels):
-        raise ValueError(f"labels must be as many as images ({len(images)}); got {len(labels)}")
+    check_choice("precision", precision, PRECISIONS)
+    is_stack = isinstance(images, np.ndarray) and images.ndim == 3 and images.dtype == np.uint8 and len(images) > 0
+    what = "an array of uint8, shape (n, height, width) with n > 0"
+    check_that(is_stack, "images", what, f"{getattr(images, 'dtype', type(images).__name__)} {np.shape(images)}")
+    check_that(len(images) == len(labels), "labels", f"as many as images ({len(images)})", len(labels))
     dtype = getattr(torch, fastest_precision() if precision == "auto" else precision)
     settings = backbone.settings
-    folder = keyed_folder(
+    weights = {name: tensor.numpy() for name, tensor in backbone.layers.state_dict().items()}
+    images = np.ascontiguousarray(images)
+    step = CachedStep(
         f"features-{settings.input_size}px",
         {
-            "weights": _digest(*(p.numpy().tobytes() for p in backbone.layers.state_dict().values())),
+            "weights": _digest(*(array.tobytes() for array in weights.values())),
             "cut": settings.cut,
             "input_size": settings.input_size,
             "normalisation": [backbone.mean, backbone.std],
             "precision": str(dtype),
-            "images": _digest(str(images.shape).encode(), np.ascontiguousarray(images).tobytes()),
+            "images": _digest(str(images.shape).encode(), images.tobytes()),
+            "code": digest_of(forward, Backbone.to_input, Backbone.normalise),
+            "torch": torch.__version__,
         },
     )
     width = int(np.prod(backbone.output_shape))
-    with _locked(folder), reported(task, len(images)) as progress:
-        kept = _KeptBlocks(folder, len(images), width, dtype)
-        if kept.altered:
-            progress.advance(0, "altered blocks are computed again")
-            altered = f"{kept.altered} of {kept.num_blocks} blocks of features were altered and are computed again"
-            warnings.warn(f"{folder.name}: {altered}", CacheWarning, stacklevel=2)
-        for block in range(kept.num_blocks):
-            rows = kept.rows(block)
-            if block in kept.sound:
-                progress.advance(rows.stop - rows.start, "found")
-                continue
-            batches = []
-            for batch in forward(backbone, images[rows], dtype):
-                batches.append(batch)
-                progress.advance(len(batch))
-            kept.write(block, torch.cat(batches))
-        return Features(
-            kept.mapped(), torch.from_numpy(np.asarray(labels, np.int64)), backbone.output_shape, folder.name
-        )
+    with step.locked(), reported(task, len(images)) as progress:
+        blocks = _Blocks(step.folder, len(images), width, dtype)
+        if blocks.num_damaged:
+            notice(f"{step.folder.name}: {blocks.num_damaged} of {blocks.number} blocks are damaged; computed again")
+        missing = [block for block in range(blocks.number) if block not in blocks.whole]
+        progress.advance(len(images) - sum(len(images[blocks.rows(block)]) for block in missing), "from the cache")
+        _compute(backbone, weights, images, dtype, blocks, missing, progress)
+        step.report(blocks.cost(), found=not missing)
+        stored = blocks.mapped()
+    return Features(stored, np.asarray(labels, np.int64), backbone.output_shape, step.folder.name)
 
 
 def pooled(features: Features) -> Features:
-    """What one more pooling layer of VGG would make of kept features; the result lies in memory.
+    """What one more max pooling layer of VGG would make of cached features.
 
-    Saves a second run of the backbone where the cut before a pooling is compared with the cut after it.
+    Saves a second pass through the backbone where the cut before a pooling layer is compared with the cut after it.
     """
     grids = max_pool2d(features.values.unflatten(1, features.shape), 2)
-    return Features(grids.flatten(1), features.labels, tuple(grids.shape[1:]), f"{features.name}, pooled")
+    stored = memory_mapped("pooled", {"features": as_stored(grids.flatten(1))}, mode="c")["features"]
+    return Features(stored, features.labels, tuple(grids.shape[1:]), f"{features.name}, pooled")
 
 
-def forward(backbone: Backbone, images: np.ndarray, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+def forward(backbone: Backbone, images: np.ndarray, dtype: torch.dtype, device: str) -> Iterator[torch.Tensor]:
     """Put images through a backbone, batch by batch.
 
-    Channels lie innermost in memory, as the processor's convolutions like them best. CUDA is used where there is one.
+    Channels lie innermost in memory, as the convolutions of processors and GPUs like them best.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    images : ndarray of uint8, shape (n, height, width)
+    dtype : torch.dtype
+        The precision of the convolutions.
+    device : str
+        "cpu" or "cuda".
 
     Yields
     ------
     Tensor of `dtype` on the CPU, shape (batch, channels * height * width)
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layers = copy.deepcopy(backbone.layers).to(device, dtype, memory_format=torch.channels_last)
     size = max(1, PIXELS_PER_BATCH // backbone.settings.input_size**2)
     for start in range(0, len(images), size):
@@ -153,56 +176,149 @@ def forward(backbone: Backbone, images: np.ndarray, dtype: torch.dtype) -> Itera
             yield layers(x).flatten(1).cpu()
 
 
+@functools.cache
 def fastest_precision() -> str:
-    """Measure whether matrix products are faster in bfloat16 or float32 here; a quarter of a second.
+    """Decide once in a process whether bfloat16 or float32 is faster here.
 
-    bfloat16 is fast only on processors that have instructions for it (AVX512-BF16, AMX), and on GPUs. The two are
-    measured in turn, and the best of many rounds counts: what else the machine does must not decide.
+    bfloat16 is fast only on processors that have instructions for it (AVX512-BF16, AMX), and on GPUs.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    best = dict.fromkeys(("bfloat16", "float32"), float("inf"))
-    factors = {precision: torch.ones(1024, 1024, dtype=getattr(torch, precision), device=device) for precision in best}
-    for _ in range(12):
-        for precision, factor in factors.items():
-            start = time.perf_counter()
-            (factor @ factor)[0, 0].item()
-            best[precision] = min(best[precision], time.perf_counter() - start)
-    return min(best, key=best.get)
+    if device() == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    factors = {name: torch.ones(256, 256, dtype=getattr(torch, name)) for name in ("float32", "bfloat16")}
+    with one_thread():
+        return faster_of(lambda name: (factors[name] @ factors[name])[0, 0].item(), time.perf_counter)
 
 
-class _KeptBlocks:
-    """The file of features, and beside it a log with a line "block checksum" for each block that is complete."""
+def faster_of(multiply: Callable[[str], object], clock: Callable[[], float]) -> str:
+    """Compare products in "bfloat16" and in "float32", in turn; the best of several rounds counts.
+
+    Parameters
+    ----------
+    multiply : callable
+        Does one product in the precision that it is given the name of.
+    clock : callable
+        Seconds.
+
+    Returns
+    -------
+    str
+        "bfloat16" if it is `CLEAR_MARGIN` times as fast.
+    """
+    deadline = clock() + DECISION_SECONDS
+    best = {"float32": float("inf"), "bfloat16": float("inf")}
+    for number in range(30):
+        for name in best:
+            if number > 0 and clock() > deadline:
+                break
+            start = clock()
+            multiply(name)
+            if number > 0 or clock() > deadline:  # the first product also prepares the next ones
+                best[name] = min(best[name], clock() - start)
+        if number > 2 and max(best.values()) > 4 * min(best.values()):
+            break
+    return "bfloat16" if CLEAR_MARGIN * best["bfloat16"] < best["float32"] else "float32"
+
+
+def _compute(backbone, weights, images, dtype, blocks, missing, progress) -> None:
+    """Compute the missing blocks and write each as soon as it is there."""
+    if not missing:
+        return
+    started = time.perf_counter()
+    if device() == "cuda":
+        computed = (
+            _computed_block(backbone, images[blocks.rows(block)], dtype, "cuda", block, progress) for block in missing
+        )
+        for block, features, cpu_seconds in computed:
+            now = time.perf_counter()
+            blocks.write(block, features, cpu_seconds, now - started)
+            started = now
+        return
+    mapped = memory_mapped("backbone", weights)
+    bare = backbone._replace(layers=None)
+    with parallel():
+        tasks = (
+            delayed(_block_of_worker)(bare, mapped, images[blocks.rows(block)], dtype, block, progress)
+            for block in missing
+        )
+        for block, features, cpu_seconds in Parallel(return_as="generator_unordered")(tasks):
+            now = time.perf_counter()
+            blocks.write(block, features, cpu_seconds, now - started)
+            started = now
+
+
+def _block_of_worker(bare: Backbone, weights, images, dtype, block: int, progress: Progress):
+    """Compute a block in a worker process, which builds the backbone once."""
+    with one_thread():
+        return _computed_block(_rebuilt(bare, weights), images, dtype, "cpu", block, progress)
+
+
+_last_rebuilt: list[tuple[tuple, Backbone]] = []
+
+
+def _rebuilt(bare: Backbone, weights) -> Backbone:
+    """Put the layers back that were left out when the backbone was sent; the last one is kept."""
+    key = (bare, *(str(getattr(array, "filename", id(array))) for array in weights.values()))
+    if not _last_rebuilt or _last_rebuilt[0][0] != key:
+        state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+        _last_rebuilt[:] = [(key, bare.with_layers(state))]
+    return _last_rebuilt[0][1]
+
+
+def _computed_block(backbone, images, dtype, device, block, progress: Progress):
+    started = time.process_time()
+    batches = []
+    for batch in forward(backbone, images, dtype, device):
+        batches.append(batch)
+        progress.advance(len(batch))
+    return block, as_stored(torch.cat(batches)), time.process_time() - started
+
+
+class _Blocks:
+    """The file of features, and a log with a line "block checksum CPU-seconds wall-seconds" for each whole block."""
 
     def __init__(self, folder: Path, num_images: int, width: int, dtype: torch.dtype):
         self.file, self.log = folder / "features.bin", folder / "blocks.log"
-        self.num_images, self.width, self.dtype = num_images, width, dtype
-        self.row_bytes = width * dtype.itemsize
+        self.num_images, self.width = num_images, width
+        self.dtype = np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32)
+        self.row_bytes = width * self.dtype.itemsize
         self.block_rows = max(1, BLOCK_BYTES // self.row_bytes)
-        self.num_blocks = -(-num_images // self.block_rows)
+        self.number = -(-num_images // self.block_rows)
         self.file.touch()
         self.log.touch()
         noted = self._noted()
-        self.sound = {block for block, checksum in noted.items() if checksum == zlib.crc32(self._read(block))}
-        self.altered = len(noted) - len(self.sound)
+        self.whole = {block: line for block, line in noted.items() if int(line[0]) == zlib.crc32(self._read(block))}
+        self.num_damaged = len(noted) - len(self.whole)
 
     def rows(self, block: int) -> slice:
         start = block * self.block_rows
         return slice(start, min(start + self.block_rows, self.num_images))
 
-    def write(self, block: int, features: torch.Tensor) -> None:
-        """Write a block, then note it: what is noted is complete."""
-        content = features.contiguous().view(torch.uint8).numpy().tobytes()
+    def write(self, block: int, features: np.ndarray, cpu_seconds: float, wall_seconds: float) -> None:
+        """Write a block, then note it: what is noted is whole."""
+        content = features.tobytes()
         with open(self.file, "r+b") as file:
             file.seek(block * self.block_rows * self.row_bytes)
             file.write(content)
+        words = (str(zlib.crc32(content)), f"{cpu_seconds:.3f}", f"{wall_seconds:.3f}")
         with open(self.log, "ab", buffering=0) as file:
-            file.write(f"{block} {zlib.crc32(content)}\n".encode())
-        self.sound.add(block)
+            file.write(f"{block} {' '.join(words)}\n".encode())
+        self.whole[block] = words
 
-    def mapped(self) -> torch.Tensor:
+    def cost(self) -> dict[str, object]:
+        """What all blocks cost when they were computed, however many attempts that took."""
+        cpu, wall = (round(sum(float(line[place]) for line in self.whole.values()), 3) for place in (1, 2))
+        return {"cpu_seconds": cpu, "wall_seconds": wall, "machine": self._machine()}
+
+    def mapped(self) -> np.ndarray:
         # Copy on write: PyTorch wants memory that may be written to, the file must stay as it is.
-        content = np.memmap(self.file, np.uint8, mode="c", shape=(self.num_images, self.row_bytes))
-        return torch.from_numpy(content).view(self.dtype)
+        return np.memmap(self.file, self.dtype, mode="c", shape=(self.num_images, self.width))
+
+    def _machine(self) -> str:
+        """The machine that the features were computed on; noted beside them when the first ones are."""
+        note = self.log.with_name("machine.txt")
+        if not note.exists():
+            note.write_text(machine(), encoding="utf-8")
+        return note.read_text(encoding="utf-8", errors="replace")
 
     def _read(self, block: int) -> bytes:
         rows = self.rows(block)
@@ -210,24 +326,15 @@ class _KeptBlocks:
             file.seek(rows.start * self.row_bytes)
             return file.read((rows.stop - rows.start) * self.row_bytes)
 
-    def _noted(self) -> dict[int, int]:
-        """Checksums by block; the last line of a block holds, and one that a kill cut off does not count."""
+    def _noted(self) -> dict[int, tuple[str, str, str]]:
+        """Lines by block; the last line of a block holds, and one that is cut off or garbled does not count."""
         noted = {}
         for line in self.log.read_text(errors="replace").splitlines(keepends=True):
-            words = line.split()
-            if line.endswith("\n") and len(words) == 2 and all(word.isdigit() for word in words):
-                block, checksum = map(int, words)
-                if block < self.num_blocks:
-                    noted[block] = checksum
+            block, *words = line.split() or [""]
+            is_whole = line.endswith("\n") and len(words) == 3 and block.isdigit() and words[0].isdigit()
+            if is_whole and all(word.replace(".", "", 1).isdigit() for word in words[1:]) and int(block) < self.number:
+                noted[int(block)] = tuple(words)
         return noted
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time fill a folder; the others wait and then find what it left."""
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(*contents: bytes) -> str:

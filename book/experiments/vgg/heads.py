@@ -1,30 +1,35 @@
-"""The head of a fine-tuned VGG-16: dense layers of our own on the backbone's features, trained and saved."""
+"""The classifier head on a frozen VGG16 backbone: layers of our own on cached features, trained and saved."""
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from joblib import Parallel, delayed
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from book.experiments.page.progress import reported
-from book.experiments.page.storage import keyed_folder, source_digest, write_json
+from book.experiments.checks import check_integer, check_number, check_that
+from book.experiments.page.execution import device, one_thread, parallel
+from book.experiments.page.progress import Progress, reported
+from book.experiments.page.storage import CachedStep, measured
 from book.experiments.vgg.backbone import VGG, Backbone, BackboneSettings, assemble, load_backbone
 from book.experiments.vgg.features import Features
+from book.files import write_atomically
+from book.sources import digest_of
 
 NUM_CLASSES = 10
 HEAD_FILE = "head.safetensors"
+HISTORY_FILE = "history.json"
 EVALUATION_BATCH = 1000
 WARM_UP = 0.2
-"""Share of the steps in which the one-cycle schedule raises the learning rate."""
+"""Fraction of the steps in which the one-cycle schedule raises the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,15 @@ class HeadSettings:
 
     Attributes
     ----------
+    bottleneck : int
+        Channels of a 1x1 convolution in front, which makes the dense layer behind it smaller; 0 for none.
     hidden : tuple of int
         Units of each hidden layer; none gives a linear classifier.
     channel_dropout : float
-        Share of the backbone's channels that a training step leaves out, each at all positions at once (Tompson et al.,
-        2015); from 0 to less than 1.
+        Fraction of the backbone's channels that a training step leaves out, each at all positions at once (Tompson et
+        al., 2015); from 0 to less than 1.
     dropout : float
-        Share of the hidden units that a training step leaves out (Srivastava et al., 2014); from 0 to less than 1.
+        Fraction of the hidden units that a training step leaves out (Srivastava et al., 2014); from 0 to less than 1.
     num_epochs : int
     batch_size : int
         At least 2, because batch normalisation needs a variance.
@@ -48,7 +55,7 @@ class HeadSettings:
     weight_decay : float
         Of AdamW (Loshchilov and Hutter, 2019); 0 or more.
     label_smoothing : float
-        Share of the target that is spread over all classes (Szegedy et al., 2016); from 0 to less than 1.
+        Fraction of the target that is spread over all classes (Szegedy et al., 2016); from 0 to less than 1.
     seed : int
         Of the initial weights, the order of the batches, and dropout; 0 or more.
 
@@ -58,7 +65,8 @@ class HeadSettings:
         If one of them is not allowed.
     """
 
-    hidden: tuple[int, ...] = (512,)
+    bottleneck: int = 128
+    hidden: tuple[int, ...] = (256,)
     channel_dropout: float = 0.4
     dropout: float = 0.5
     num_epochs: int = 12
@@ -69,20 +77,19 @@ class HeadSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.hidden, str) or not isinstance(self.hidden, Sequence):
-            raise ValueError(f"hidden must be a sequence of integers; got {self.hidden!r}")
+        check_integer("bottleneck", self.bottleneck, 0)
+        is_sequence = isinstance(self.hidden, Sequence) and not isinstance(self.hidden, str)
+        check_that(is_sequence, "hidden", "a sequence of integers", self.hidden)
+        for i, width in enumerate(self.hidden):
+            check_integer(f"hidden[{i}]", width, 1)
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        for width in self.hidden:
-            _check_that(_is(width, Integral) and width >= 1, "hidden", "integers of at least 1", self.hidden)
-        for name, least in (("num_epochs", 1), ("batch_size", 2), ("seed", 0)):
-            value = getattr(self, name)
-            _check_that(_is(value, Integral) and value >= least, name, f"an integer of at least {least}", value)
+        check_integer("num_epochs", self.num_epochs, 1)
+        check_integer("batch_size", self.batch_size, 2)
+        check_integer("seed", self.seed, 0)
         for name in ("channel_dropout", "dropout", "label_smoothing"):
-            value = getattr(self, name)
-            _check_that(_is(value, Real) and 0 <= value < 1, name, "a number from 0 to less than 1", value)
-        rate, decay = self.learning_rate, self.weight_decay
-        _check_that(_is(rate, Real) and 0 < rate < float("inf"), "learning_rate", "a number above 0", rate)
-        _check_that(_is(decay, Real) and 0 <= decay < float("inf"), "weight_decay", "a number of at least 0", decay)
+            check_number(name, getattr(self, name), minimum=0, below=1)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("weight_decay", self.weight_decay, minimum=0)
 
 
 def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequential:
@@ -95,20 +102,24 @@ def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequenti
     settings : HeadSettings
     """
     channels, height, width = shape
-    num_features = channels * height * width
+    # Whatever precision new layers have by default, these have that of the backbone.
+    as_backbone = {"dtype": torch.float32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        layers: list[nn.Module] = [
-            nn.Unflatten(1, (channels, height * width)),
-            nn.Dropout1d(settings.channel_dropout),
-            nn.Flatten(),
-        ]
-        for width in settings.hidden:
+        # Dropout2d leaves out whole channels.
+        layers: list[nn.Module] = [nn.Unflatten(1, shape), nn.Dropout2d(settings.channel_dropout)]
+        if settings.bottleneck:
             # Batch normalisation subtracts any bias that stands before it.
-            layers += [nn.Linear(num_features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
-            layers.append(nn.Dropout(settings.dropout))
-            num_features = width
-        return nn.Sequential(*layers, nn.Linear(num_features, NUM_CLASSES))
+            layers.append(nn.Conv2d(channels, settings.bottleneck, 1, bias=False, **as_backbone))
+            layers += [nn.BatchNorm2d(settings.bottleneck, **as_backbone), nn.ReLU()]
+            channels = settings.bottleneck
+        layers.append(nn.Flatten())
+        num_inputs = channels * height * width
+        for units in settings.hidden:
+            layers += [nn.Linear(num_inputs, units, bias=False, **as_backbone), nn.BatchNorm1d(units, **as_backbone)]
+            layers += [nn.ReLU(), nn.Dropout(settings.dropout)]
+            num_inputs = units
+        return nn.Sequential(*layers, nn.Linear(num_inputs, NUM_CLASSES, **as_backbone))
 
 
 class HeadRun(NamedTuple):
@@ -117,10 +128,10 @@ class HeadRun(NamedTuple):
     Attributes
     ----------
     head : Sequential
-        In evaluation mode, float32.
+        In evaluation mode, float32, on the CPU.
     history : dict of list
         One value an epoch: `train_loss`, `train_accuracy`, `validation_loss`, `validation_accuracy` of all images of
-        the part after the epoch, without dropout, label smoothing or mirroring; and `learning_rate` at its end.
+        the part after the epoch, without dropout, label smoothing or augmentation; and `learning_rate` at its end.
     """
 
     head: nn.Sequential
@@ -133,13 +144,16 @@ def train_heads(
     validation: Features,
     task: str,
 ) -> dict[str, HeadRun]:
-    """Train heads on kept features, one after the other, or find those that were trained before.
+    """Train heads on cached features side by side, or load those that were trained before.
+
+    Each is trained on one thread of a worker, so that the number of workers changes no bit; with CUDA one after the
+    other on the GPU.
 
     Parameters
     ----------
     settings : mapping of names to HeadSettings
     views : sequence of Features
-        The training images, and if there are more, the same images in other views, mirrored for instance. A step
+        The training images, and if there are more, the same images in other views, flipped for instance. A step
         draws a view for each image.
     validation : Features
     task : str
@@ -155,61 +169,107 @@ def train_heads(
     ValueError
         If a loss stops being finite, or there are fewer images than a batch needs.
     """
+    for one in settings.values():
+        check_integer("batch_size", one.batch_size, 2, len(views[0].labels))
     depends_on = {
         "features": [features.name for features in (*views, validation)],
         "labels": [_digest(features.labels) for features in (views[0], validation)],
-        "source": source_digest(sys.modules[__name__]),
+        "code": digest_of(new_head, fit_head, new_optimizer, train_epoch, evaluate_head, predict_logits, _logits),
         "torch": torch.__version__,
+        "device": device(),
     }
-    runs = {}
-    with reported(task, sum(one.num_epochs for one in settings.values())) as progress:
-        for name, one in settings.items():
-            folder = keyed_folder("head", depends_on | {"settings": asdict(one)})
-            history_file = folder / "history.json"
-            if history_file.exists():
-                progress.advance(one.num_epochs, "found")
+    steps = {name: CachedStep("head", depends_on | {"settings": asdict(one)}) for name, one in settings.items()}
+    with ExitStack() as stack:
+        # Always in the same order: two processes that want the same folders then never wait for each other.
+        for step in sorted({step.folder: step for step in steps.values()}.values(), key=lambda step: step.folder):
+            stack.enter_context(step.locked())
+        progress = stack.enter_context(reported(task, sum(one.num_epochs for one in settings.values())))
+        missing = {}
+        for name, step in steps.items():
+            if step.is_finished():
+                progress.advance(settings[name].num_epochs, "from the cache")
             else:
-                head, history = fit_head(one, views, validation, lambda note: progress.advance(note=note))
-                save_file(head.state_dict(), folder / HEAD_FILE)
-                write_json(history_file, history)  # the last of the two: where it is, the head is too
-            head = new_head(views[0].shape, one)
-            head.load_state_dict(load_file(folder / HEAD_FILE))
-            runs[name] = HeadRun(head.eval(), json.loads(history_file.read_text()))
-    return runs
+                missing[step.folder] = name
+        tasks = [(name, settings[name], views, validation, progress) for name in missing.values()]
+        for name, files, cost in _distributed(tasks):
+            for file, content in files.items():
+                write_atomically(steps[name].folder / file, content)
+            steps[name].finish(cost)
+        return {name: _load_run(steps[name].folder, views[0].shape, one) for name, one in settings.items()}
+
+
+def _distributed(tasks):
+    """Yield name, files and cost of each trained head, as they come."""
+    if device() == "cuda":
+        yield from (_train_one(*task) for task in tasks)
+    elif tasks:
+        with parallel():
+            yield from Parallel(return_as="generator_unordered")(delayed(_train_one)(*task) for task in tasks)
+
+
+def _train_one(name: str, settings: HeadSettings, views, validation, progress: Progress):
+    with one_thread(), measured() as cost:
+        head, history = fit_head(settings, views, validation, lambda note: progress.advance(note=note), device())
+        files = {HEAD_FILE: save(head.state_dict()), HISTORY_FILE: json.dumps(history)}
+    return name, files, cost
+
+
+def _load_run(folder: Path, shape: tuple[int, int, int], settings: HeadSettings) -> HeadRun:
+    head = new_head(shape, settings)
+    head.load_state_dict(load_file(folder / HEAD_FILE))
+    return HeadRun(head.eval(), json.loads((folder / HISTORY_FILE).read_text()))
 
 
 def fit_head(
-    settings: HeadSettings, views: Sequence[Features], validation: Features, report: Callable[[str], None]
+    settings: HeadSettings,
+    views: Sequence[Features],
+    validation: Features,
+    report: Callable[[str], None],
+    device: str,
 ) -> HeadRun:
-    """Train a head with AdamW and a one-cycle schedule; `report` is given a note after each epoch."""
+    """Train a head with AdamW and a one-cycle schedule on a device; `report` is given a note after each epoch.
+
+    Raises
+    ------
+    ValueError
+        If the loss stops being finite, or there are fewer images than a batch needs.
+    """
     train = views[0]
+    check_integer("batch_size", settings.batch_size, 2, len(train.labels))
     num_steps = len(train.labels) // settings.batch_size
-    if num_steps == 0:
-        raise ValueError(f"batch_size must be at most the {len(train.labels)} images; got {settings.batch_size}")
-    head = new_head(train.shape, settings)
+    head = new_head(train.shape, settings).to(device)
     optimizer, schedule = new_optimizer(head, settings, settings.num_epochs * num_steps)
-    history = {f"{part}_{metric}": [] for part in ("train", "validation") for metric in ("loss", "accuracy")}
-    history["learning_rate"] = []
-    with torch.random.fork_rng(devices=[]):
+    parts = {"train": train, "validation": validation}
+    history = {f"{part}_{metric}": [] for part in parts for metric in ("loss", "accuracy")} | {"learning_rate": []}
+    with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         for _ in range(settings.num_epochs):
             train_epoch(head, settings, views, optimizer, schedule)
-            for part, features in (("train", train), ("validation", validation)):
+            for part, features in parts.items():
                 loss, accuracy = evaluate_head(head, features)
                 history[f"{part}_loss"].append(loss)
                 history[f"{part}_accuracy"].append(accuracy)
             history["learning_rate"].append(schedule.get_last_lr()[0])
             loss = history["train_loss"][-1]
-            if not torch.isfinite(torch.tensor(loss)):
-                raise ValueError(f"learning_rate must be low enough for a finite loss; got {settings.learning_rate}")
+            is_finite = loss < float("inf")
+            check_that(is_finite, "learning_rate", "low enough for a finite loss", settings.learning_rate)
             report(f"loss {loss:.3f}, validation {history['validation_accuracy'][-1]:.1%}")
-    return HeadRun(head.eval(), history)
+    return HeadRun(head.cpu().eval(), history)
 
 
 def new_optimizer(
     head: nn.Sequential, settings: HeadSettings, num_steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW for a head, and a one-cycle schedule over a number of steps."""
+    """AdamW for a head, and a one-cycle schedule over a number of steps.
+
+    Raises
+    ------
+    ValueError
+        If there are too few steps for the learning rate to rise and to fall.
+    """
+    check_that(
+        num_steps * WARM_UP > 1, "num_epochs", f"enough for more than {1 / WARM_UP:.0f} steps of training", num_steps
+    )
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -227,14 +287,16 @@ def train_epoch(
 ) -> None:
     """Take one step for each whole batch of the training images, in an order drawn anew."""
     head.train()
-    labels = views[0].labels
+    device = next(head.parameters()).device
+    values, labels = [view.values for view in views], torch.from_numpy(views[0].labels)
     num_steps = len(labels) // settings.batch_size
     for batch in torch.randperm(len(labels)).split(settings.batch_size)[:num_steps]:
-        x = views[0].values[batch]
+        x = values[0][batch]
         chosen = torch.randint(len(views), (len(batch),))
-        for number, view in enumerate(views[1:], start=1):
-            x[chosen == number] = view.values[batch[chosen == number]]
-        loss = cross_entropy(_logits(head, x), labels[batch], label_smoothing=settings.label_smoothing)
+        for number, view in enumerate(values[1:], start=1):
+            x[chosen == number] = view[batch[chosen == number]]
+        logits = _logits(head, x.to(device))
+        loss = cross_entropy(logits, labels[batch].to(device), label_smoothing=settings.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -242,36 +304,36 @@ def train_epoch(
 
 
 def predict_logits(head: nn.Sequential, features: Features) -> torch.Tensor:
-    """Logits of a head for all images, shape (n, 10), float32."""
+    """Logits of a head for all images, shape (n, 10), float32, on the CPU."""
     head.eval()
+    device = next(head.parameters()).device
     with torch.inference_mode():
-        return torch.cat([_logits(head, x) for x in features.values.split(EVALUATION_BATCH)])
+        return torch.cat([_logits(head, x.to(device)).cpu() for x in features.values.split(EVALUATION_BATCH)])
 
 
 def evaluate_head(head: nn.Sequential, features: Features) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy of a head on all images."""
     logits = predict_logits(head, features)
-    accuracy = (logits.argmax(1) == features.labels).float().mean()
-    return cross_entropy(logits, features.labels).item(), accuracy.item()
+    labels = torch.from_numpy(features.labels)
+    return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
 
 
 def _logits(head: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     """Apply a head, with products in bfloat16 if the features are; the weights are float32 in any case."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16):
         return head(x).float()
 
 
-def _digest(labels: torch.Tensor) -> str:
-    return hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+def _digest(labels) -> str:
+    return hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def save_head(head: nn.Sequential, settings: HeadSettings, backbone: BackboneSettings, folder: Path) -> Path:
     """Write a head, with the settings that it needs to be used, to `HEAD_FILE` in a folder; returns its path."""
     path = folder / HEAD_FILE
-    settings_as_text = {"head": json.dumps(asdict(settings)), "backbone": json.dumps(asdict(backbone))}
-    partial = path.with_suffix(".partial")
-    save_file(head.state_dict(), partial, settings_as_text)
-    partial.replace(path)
+    # One entry: several would come in another order each time, and the same head give other bytes.
+    text = json.dumps({"head": asdict(settings), "backbone": asdict(backbone)})
+    write_atomically(path, save(head.state_dict(), {"settings": text}))
     return path
 
 
@@ -303,22 +365,12 @@ def load_transfer_model(folder: Path) -> TransferModel:
     path = folder / HEAD_FILE
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-    if not {"head", "backbone"} <= set(metadata):
-        raise ValueError(f"{HEAD_FILE} must hold the settings of head and backbone; got {sorted(metadata)}")
-    settings = HeadSettings(**json.loads(metadata["head"]))
-    backbone = load_backbone(BackboneSettings(**json.loads(metadata["backbone"])))
+    check_that("settings" in metadata, HEAD_FILE, "a file with the settings of head and backbone", sorted(metadata))
+    saved = json.loads(metadata["settings"])
+    settings, backbone = HeadSettings(**saved["head"]), load_backbone(BackboneSettings(**saved["backbone"]))
     head = new_head(backbone.output_shape, settings)
     try:
         head.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ValueError(f"{HEAD_FILE} does not fit its settings: {error}") from None
     return TransferModel(assemble(backbone, head.requires_grad_(False)), backbone, settings)
-
-
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _check_that(allowed: bool, name: str, what: str, value: Any) -> None:
-    if not allowed:
-        raise ValueError(f"{name} must be {what}; got {value!r}")

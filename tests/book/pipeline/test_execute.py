@@ -1,8 +1,6 @@
 """Executing: what is stored after a good run, and what is left after a bad one."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,26 +10,29 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from small_project import ROOT, edit, make_project
+from small_project import ROOT, edit
 
-import book.__main__ as command
 from book.__main__ import main
-from book.pipeline import plan as updating
+from book.pipeline import results
 from book.pipeline.content_key import statuses
-from book.pipeline.execute import ChapterError
-from book.pipeline.figures_of_readme import publish_figures
-from book.pipeline.parameters import load_profile
-from book.pipeline.plan import plan, run_one, update
+from book.pipeline.parameters import load_build
+from book.pipeline.plan import update
 from book.pipeline.project import load_project
-from book.pipeline.render import render
+from book.pipeline.results import restore_interrupted
 
-RECORDED = ("environment", "date", "seconds")
+RECORDED = ("environment", "date", "cost", "digest")
+BUILD = ["build", "--no-render"]
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def state(root, profile="full"):
-    project = load_project(root)
-    profile = load_profile(project, profile)
-    return project, profile, statuses(project, profile)
+    build = load_build(load_project(root), profile)
+    return build, statuses(build)
+
+
+def stored(root):
+    """Return the published results, which are what must survive a failure."""
+    return {path: content for path, content in files(root).items() if path.startswith("results/")}
 
 
 def files(root):
@@ -44,30 +45,23 @@ def files(root):
     }
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
+@pytest.fixture
+def built(executed_project: Path) -> Path:
     """A project whose full profile is up to date."""
-    root = make_project(tmp_path_factory.mktemp("built") / "project")
-    project, profile, _ = state(root)
-    assert [chapter.name for chapter in update(project, profile)] == ["first", "second"]
-    return root
+    return executed_project
 
 
 @pytest.fixture
-def changed(built):
-    """A project that is up to date, for a test that changes it; afterwards everything is as before."""
-    aside = built.with_name("aside")
-    shutil.copytree(built, aside)
-    yield built
-    shutil.rmtree(built)
-    aside.rename(built)
+def changed(executed_project: Path) -> Path:
+    """The same, for a test that changes it."""
+    return executed_project
 
 
 def test_nothing_runs_when_nothing_changed(built):
     before = files(built)
-    project, profile, found = state(built)
+    build, found = state(built)
     assert all(status.is_fresh for status in found.values())
-    assert update(project, profile) == []
+    assert update(build) == []
     assert files(built) == before
 
 
@@ -76,7 +70,7 @@ def test_status_lists_fresh_and_stale_chapters_and_tells_by_its_exit_code(change
     assert capsys.readouterr().out == "first   fresh\nsecond  fresh\n"
     edit(changed / "package/helper.py", "+ ZERO", "- ZERO")
     assert main(["status"], changed) == 1
-    assert "first   stale: package/helper.py changed\n" in capsys.readouterr().out
+    assert "first   stale: package/helper.py changed (about " in capsys.readouterr().out
 
 
 def test_an_executed_notebook_records_how_it_was_made(built):
@@ -108,33 +102,8 @@ def test_a_second_run_changes_only_what_is_recorded_of_the_machine(built):
 
     before = content()
     (built / "results/first.ipynb").unlink()
-    project, profile, _ = state(built)
-    assert [chapter.name for chapter in update(project, profile)] == ["first"]
+    assert [chapter.name for chapter in update(state(built)[0])] == ["first"], "what it left is as it was"
     assert content() == before
-
-
-def test_a_needed_chapter_runs_again_when_its_files_are_gone(changed):
-    (changed / "_build/full/models/first/total.txt").unlink()
-    project, profile, found = state(changed)
-    assert plan(project, profile, found) == {}, "nothing is stale, so nothing needs the files"
-    edit(changed / "book/chapters/second.md", "total * num_epochs", "total + num_epochs")
-    project, profile, found = state(changed)
-    assert list(plan(project, profile, found)) == ["first", "second"]
-    assert [chapter.name for chapter in update(project, profile)] == ["first", "second"]
-    assert (changed / "_build/full/models/first/total.txt").read_text() == "3.5"
-
-
-def test_a_needed_chapter_does_not_run_when_its_files_are_there(changed):
-    edit(changed / "book/chapters/second.md", "total * num_epochs", "total - num_epochs")
-    project, profile, found = state(changed)
-    assert plan(project, profile, found).keys() == {"second"}
-
-
-def test_files_that_were_altered_count_as_gone(changed):
-    (changed / "_build/full/models/first/total.txt").write_text("4.5")
-    edit(changed / "book/chapters/second.md", "total * num_epochs", "total - num_epochs")
-    project, profile, found = state(changed)
-    assert list(plan(project, profile, found)) == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -144,23 +113,19 @@ def test_files_that_were_altered_count_as_gone(changed):
         ("import warnings; warnings.warn('mind this')", ["code cell 2 of 2", "error output", "mind this"]),
         ("print(Path.cwd())", ["code cell 2 of 2", "shows a path of this machine"]),
         ("print(object())", ["code cell 2 of 2", "an object's address"]),
+        ("Path(os.environ['BOOK_MODELS'], 'x').write_text('x'); total / 0", ["ZeroDivisionError"]),
+        ("raise OSError(28, 'No space left on device')", ["no room is left on the disk", "the last result is kept"]),
     ],
 )
 def test_a_bad_cell_is_named_and_leaves_the_last_result(changed, capsys, replacement, messages):
     edit(changed / "book/chapters/second.md", "total * num_epochs", replacement)
-    before = files(changed)
-    assert main(["build"], changed) == 1
+    before = stored(changed)
+    assert main(BUILD, changed) == 1
     error = capsys.readouterr().err
     assert "error: second: " in error
     assert all(message in error for message in messages), error
     assert "\x1b" not in error
-    after = files(changed)
-    assert after.pop("results/second.ipynb") == before.pop("results/second.ipynb")
-    assert {name for name in after if not name.startswith("_build/full/models")} == {
-        name for name in before if not name.startswith("_build/full/models")
-    }
-    with pytest.raises(Exception, match="second: code cells changed"):
-        render(*state(changed)[:2])
+    assert stored(changed) == before
 
 
 def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(changed, capsys):
@@ -170,7 +135,7 @@ def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(cha
         'Path("package/helper.py").write_text("PLUS = 1")\nfrom package import helper\n',
     )
     before = (changed / "results/second.ipynb").read_bytes()
-    assert main(["build"], changed) == 1
+    assert main(BUILD, changed) == 1
     assert "second: a module or requirements.txt changed while it ran; run it again" in capsys.readouterr().err
     assert (changed / "results/second.ipynb").read_bytes() == before
 
@@ -181,8 +146,7 @@ def test_printed_output_is_stored_in_one_piece_wherever_the_kernel_cut_it(change
         "total * num_epochs\n",
         'import sys, time\nfor _ in range(3):\n    print("x", flush=True)\n    time.sleep(0.3)\n',
     )
-    project, profile, _ = state(changed)
-    update(project, profile)
+    update(state(changed)[0])
     outputs = nbformat.read(changed / "results/second.ipynb", as_version=4).cells[-1].outputs
     assert [(output.name, output.text) for output in outputs] == [("stdout", "x\nx\nx\n")]
 
@@ -199,97 +163,52 @@ def test_one_chapter_runs_with_parameters_of_the_readers_own_in_a_folder_of_its_
     assert (built / "results/second.ipynb").read_bytes() == before
 
 
-def test_one_chapter_runs_again_although_its_result_is_there(built):
-    project, profile, found = state(built)
-    stamp = built / "_build/full/models/second.json"
-    stamp.unlink(missing_ok=True)
-    assert found["second"].is_fresh
-    run_one(project, profile, found["second"].chapter)
-    assert json.loads(stamp.read_text()) == {"key": found["second"].key, "files": {}}
+WAITING = """\
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+from joblib import Parallel, delayed
+import numpy as np
+array = np.ones(1_000_000)
+def slow(x):
+    Path("started").touch()
+    time.sleep(60)
+    return x.sum()
+Parallel(n_jobs=2, max_nbytes=1000)(delayed(slow)(array) for _ in range(4))
+"""
 
 
-def test_an_interrupt_ends_the_kernel_and_its_workers_and_leaves_the_last_result(changed):
-    busy = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    edit(changed / "book/chapters/second.md", "total * num_epochs", f"{busy}; Path('started').touch(); time.sleep(60)")
-    before = files(changed)
-    code = "import signal, sys; from pathlib import Path; from book.__main__ import main\n"
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -9)]
+)
+def test_whatever_ends_the_pipeline_ends_the_kernel_and_its_workers_and_leaves_the_last_result(changed, number, code):
+    edit(changed / "book/chapters/second.md", "total * num_epochs\n", WAITING)
+    before, shared = stored(changed), set(SHARED_MEMORY.glob("*"))
+    program = "import signal, sys; from pathlib import Path; from book.__main__ import main\n"
     # A shell starts background jobs deaf to this signal, and what they start inherits that.
-    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += f"sys.exit(main(['build'], Path({str(changed)!r})))"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += f"sys.exit(main({BUILD}, Path({str(changed)!r})))"
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
         while not (changed / "started").exists():
             assert time.monotonic() < deadline
-            assert process.poll() is None
+            assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
         descendants = psutil.Process(process.pid).children(recursive=True)
-        assert len(descendants) >= 2
-        os.kill(process.pid, signal.SIGINT)
-        error = process.communicate(timeout=120)[1]
+        assert len(descendants) >= 5, "a watchdog, a kernel, its child, and two workers"
+        os.kill(process.pid, number)
+        process.wait(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "interrupted in second, code cell 2 of 2 (import os)" in error
+    assert not psutil.wait_procs(descendants, timeout=3)[1], "the kernel or a process that it started goes on"
+    error = process.stderr.read()
+    assert process.returncode == code
     assert "Traceback" not in error
-    assert not psutil.wait_procs(descendants, timeout=5)[1], "the kernel or a process that it started goes on"
-    after = files(changed)
-    assert after["results/second.ipynb"] == before["results/second.ipynb"]
-    assert set(after) <= set(before)
-
-
-def test_an_unfinished_rerun_goes_on_with_the_chapters_that_it_did_not_reach(changed, monkeypatch, capsys):
-    (changed / "_build/cache").mkdir()
-    (changed / "_build/cache/network").write_text("trained")
-    ran, obstacles = [], [ChapterError("second: failed"), KeyboardInterrupt("second, code cell 2 of 2")]
-    execute = updating.execute_chapter
-
-    def execute_unless_obstacle(project, profile, status):
-        if status.chapter.name == "second" and obstacles:
-            raise obstacles.pop()
-        execute(project, profile, status)
-        ran.append(status.chapter.name)
-
-    monkeypatch.setattr(updating, "execute_chapter", execute_unless_obstacle)
-    monkeypatch.setattr(command, "_publish", lambda project, profile: 0)
-
-    assert main(["rerun"], changed) == 130
-    assert ran == ["first"]
-    assert not (changed / "_build/cache").exists()
-    assert main(["status"], changed) == 0, "the old result is still that of the sources"
-    captured = capsys.readouterr()
-    assert "interrupted in second, code cell 2 of 2; the next build takes up from there" in captured.err
-    assert captured.out.splitlines()[-1] == "a rerun is unfinished; the next build also runs second"
-
-    assert main(["build"], changed) == 1, "the second chapter fails"
-    assert ran == ["first"]
-    assert main(["build"], changed) == 0
-    assert ran == ["first", "second"]
-    assert "second: running (rerun was interrupted)" in capsys.readouterr().err
-
-    assert not (changed / "_build/full/rerun.json").exists()
-    assert main(["build"], changed) == 0
-    assert ran == ["first", "second"]
-    assert main(["status"], changed) == 0
-    assert "rerun" not in capsys.readouterr().out
-
-
-def test_a_rerun_that_comes_to_its_end_leaves_nothing_to_do(changed, monkeypatch):
-    ran = []
-    monkeypatch.setattr(updating, "execute_chapter", lambda project, profile, status: ran.append(status.chapter.name))
-    project, profile, _ = state(changed)
-    assert [chapter.name for chapter in updating.rerun(project, profile)] == ran == ["first", "second"]
-    assert not (changed / "_build/full/rerun.json").exists()
-    assert update(project, profile) == []
-
-
-def test_a_image_has_the_name_that_the_source_gives_its_figure(changed):
-    edit(changed / "book/chapters/first.md", "name: fig-line", "name: fig-rising")
-    (changed / "README.md").write_text("![A line](results/figures/fig-rising.svg)")
-    project, profile, found = state(changed)
-    assert found["first"].is_fresh, "a name is no reason to run"
-    assert publish_figures(project, profile, changed) == [changed / "results/figures/fig-rising.svg"]
-    assert "<svg" in (changed / "results/figures/fig-rising.svg").read_text()
+    if number != signal.SIGKILL:
+        assert "interrupted in second, code cell 2 of 2 (import os)" in error
+    assert stored(changed) == before
+    assert not (changed / "_build/kernel/joblib").exists()
+    assert set(SHARED_MEMORY.glob("*")) <= shared
 
 
 def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):
@@ -300,8 +219,162 @@ def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_rendering_refuses_a_stale_chapter_and_names_the_command(changed):
-    edit(changed / "package/helper.py", "+ ZERO", "- ZERO")
-    project, profile, _ = state(changed)
-    with pytest.raises(Exception, match=r"(?s)first: package/helper.py changed.*python -m book build --profile full"):
-        render(project, profile)
+def test_a_process_in_a_session_of_its_own_is_ended_as_well(changed):
+    leave = (
+        "import subprocess, time; child = subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(1); "
+    )
+    edit(changed / "book/chapters/second.md", "total * num_epochs", leave + "Path('pid').write_text(str(child.pid))")
+    assert main(["run", "second"], changed) == 0
+    pid = int((changed / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_without_a_loopback_interface_the_remedy_is_named(changed, capsys, monkeypatch):
+    def refuse(*_):
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr("socket.create_server", refuse)
+    assert main(["run", "second"], changed) == 1
+    assert "127.0.0.1, through which the kernel is reached, can't be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MPLBACKEND", "Agg"),
+        ("PYTHONPATH", "other"),
+        ("PYTHONWARNINGS", "default"),
+        ("IPYTHONDIR", "other/ipython"),
+        ("MPLCONFIGDIR", "other/matplotlib"),
+        ("MATPLOTLIBRC", "other/matplotlib"),
+        ("JUPYTER_PATH", "other"),
+        ("PYTHONSTARTUP", "other/start.py"),
+        ("OMP_NUM_THREADS", "abc"),
+        ("HOME", "/proc/none"),
+    ],
+)
+def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypatch, name, value):
+    other = changed / "other"
+    for path, text in {
+        "package/__init__.py": "",
+        "package/compute.py": "def add(a, b):\n    return 0\n",
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'all'",
+        "matplotlib/matplotlibrc": "text.color: white\nlines.linewidth: 9\n",
+        "kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "Python 3", "language": "python"}',
+        "start.py": "raise SystemExit(1)",
+    }.items():
+        (other / path).parent.mkdir(parents=True, exist_ok=True)
+        (other / path).write_text(text)
+    before = outputs(changed / "results/first.ipynb")
+    monkeypatch.setenv(name, str(changed / value) if value.startswith("other") else value)
+    assert main(["run", "first"], changed) == 0
+    assert outputs(changed / "_build/run/first/first.ipynb") == before
+
+
+def outputs(path):
+    return [cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells]
+
+
+def test_what_a_library_prints_on_the_descriptor_is_told_and_fails_nothing(changed, capsys):
+    edit(changed / "book/chapters/second.md", "total * num_epochs\n", "os.write(2, b'bad variable')\n")
+    assert main(BUILD, changed) == 0
+    assert "second: a library printed, past the page:\nbad variable" in capsys.readouterr().err
+
+
+def test_a_caption_without_a_figure_fails_and_leaves_the_last_result(changed, capsys):
+    edit(changed / "book/chapters/first.md", "plt.show()", "plt.close()")
+    before = stored(changed)
+    assert main(BUILD, changed) == 1
+    assert "first: code cell 4 of 5 (fig, ax = plt.subplots(figsize=(2, 1))) has a caption, and gave no" in (
+        capsys.readouterr().err
+    )
+    assert stored(changed) == before
+
+
+def test_a_result_records_what_it_cost(changed):
+    step = '{"step": "a", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": true}'
+    edit(
+        changed / "book/chapters/second.md",
+        "total * num_epochs\n",
+        f"with open(os.environ['BOOK_COSTS'], 'a') as file:\n    file.write('{step}\\n' + '{{\"ste')\n",
+    )
+    update(state(changed)[0])
+    cost = nbformat.read(changed / "results/second.ipynb", as_version=4).metadata.book.cost
+    assert cost.cpu_seconds > 0
+    assert cost.wall_seconds > 0
+    assert cost.peak_mib > 10
+    assert [dict(step) for step in cost.steps] == [
+        {"step": "a", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": True}
+    ]
+
+
+def test_only_one_build_works_in_a_checkout_at_a_time(changed, capsys):
+    code = "import sys, time; from book.files import locked\nwith locked(sys.argv[1], 'x'):\n print(1, flush=True)\n"
+    lock = changed / "_build/build.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code} time.sleep(60)", lock], cwd=ROOT, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        assert main(BUILD, changed) == 1
+        other.kill()
+    assert f"error: another build is running (process {other.pid})" in capsys.readouterr().err
+
+
+def test_a_full_disk_while_storing_is_one_line_and_the_last_result_is_back(changed, capsys, monkeypatch):
+    edit(changed / "package/helper.py", "+ ZERO", "- ZERO + 1")
+    before = stored(changed)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_atomically", full)
+        assert main(BUILD, changed) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: no room is left on the disk of {changed / 'results/first.ipynb'}; ")
+    assert stored(changed) == before
+    assert main(BUILD, changed) == 0
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_an_end_between_files_and_notebook_leaves_the_last_result(changed, is_new):
+    """As if the process had been killed after the files took their place and before the notebook did."""
+    models = changed / "results/models"
+    if is_new:
+        (changed / "results/first.ipynb").unlink()
+        (models / ".first.old").mkdir()
+    else:
+        (models / "first").rename(models / ".first.old")
+        (models / "first").mkdir()
+    (models / "first" / "total.txt").write_text("new")
+    restore_interrupted(state(changed)[0])
+    assert not (models / ".first.old").exists()
+    assert (models / "first").exists() != is_new
+    assert is_new or state(changed)[1]["first"].is_fresh
+
+
+@pytest.mark.parametrize("name", ["results/first.ipynb", "results/models/first/total.txt"])
+def test_damage_in_something_published_is_refused_with_the_command_that_restores_it(changed, capsys, name):
+    path = changed / name
+    path.write_text(path.read_text().replace("3.5", "4.5"))
+    assert main(BUILD, changed) == 1
+    error = capsys.readouterr().err
+    assert "git checkout -- results/first.ipynb" in error
+    assert len(error.splitlines()) == 1
+    assert main(["run", "second"], changed) == 1
+    assert "git checkout -- results/first.ipynb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["results", "_build"])
+def test_a_folder_where_a_file_belongs_or_a_file_where_a_folder_does_is_named(root, capsys, place):
+    (root / place).write_text("in the way")
+    assert main(BUILD, root) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert str(root / place) in error
+
+
+def test_a_closed_pipe_is_no_traceback(built):
+    command = f"{sys.executable} -m book run fashion_mnist --help | true"
+    run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.stderr == ""

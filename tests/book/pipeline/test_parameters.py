@@ -6,53 +6,26 @@ import pytest
 from small_project import edit
 
 from book.__main__ import main
-from book.pipeline.parameters import fits, load_profile, parse_value, run_profile
+from book.pipeline.parameters import load_build, run_build
 from book.pipeline.project import BookError, load_project
 
 
 @pytest.mark.parametrize(
-    ("value", "default", "expected"),
+    ("name", "text", "expected"),
     [
-        (1, 0.5, True),
-        (1.5, 1, False),
-        (True, 1, False),
-        (1, True, False),
-        (True, 0.5, False),
-        ("a", "b", True),
-        (1, "b", False),
-        (None, 1, False),
-        (3, None, True),
-        ("a", None, True),
-        ([1, 2], [3], True),
-        ([1, "a"], [3], False),
-        ([1], [0.5], True),
-        ([], [1], True),
-        ([1], [], True),
-        ({1, 2}, None, False),
-        ([b"a"], [], False),
-        (1, [1], False),
-        ({"a": 1}, {}, True),
+        ("num_epochs", "5", 5),
+        ("learning_rate", "1e-3", 0.001),
+        ("learning_rate", "1", 1.0),
+        ("widths", "[1, 2]", [1, 2]),
+        ("clip", "null", None),
+        ("clip", "None", None),
+        ("name", "tanh", "tanh"),
     ],
 )
-def test_a_value_fits_a_default_of_its_type(value, default, expected):
-    assert fits(value, default) is expected
-
-
-@pytest.mark.parametrize(
-    ("text", "default", "expected"),
-    [
-        ("5", 1, 5),
-        ("1e-3", 0.5, 0.001),
-        ("true", False, True),
-        ("False", True, False),
-        ("[1, 2]", [3], [1, 2]),
-        ("null", None, None),
-        ("5", "text", "5"),
-        ("relu", None, "relu"),
-    ],
-)
-def test_a_command_line_value_is_read_as_the_parameter_wants_it(text, default, expected):
-    assert parse_value(text, default) == expected
+def test_a_command_line_value_is_read_as_the_parameter_wants_it(root, name, text, expected):
+    project = load_project(root)
+    build = run_build(project, project.chapter("first"), [(name, text)])
+    assert repr(build.overrides["first"][name]) == repr(expected)
 
 
 @pytest.mark.parametrize(
@@ -61,49 +34,91 @@ def test_a_command_line_value_is_read_as_the_parameter_wants_it(text, default, e
         (["run", "third"], ["no chapter 'third'", "introduction, first, second"]),
         (["run", "introduction"], ["introduction has no code"]),
         (["run", "first", "-p", "num_epoch", "5"], ["no parameter 'num_epoch'", "num_epochs = 3", "seed = 7"]),
+        (["run", "first", "-p", "num_epochs", "many"], ["num_epochs must be an integer at least 1; got 'many'"]),
+        (["run", "first", "-p", "num_epochs", "[5"], ["num_epochs must be an integer at least 1; got '[5'"]),
+        (["run", "first", "-p", "num_epochs", "2.5"], ["num_epochs must be an integer at least 1; got 2.5"]),
+        (["run", "first", "-p", "num_epochs", "-5"], ["num_epochs must be an integer at least 1; got -5"]),
         (
-            ["run", "first", "-p", "num_epochs", "many"],
-            ["num_epochs = 'many' is text", "wants a whole number", "the parameters of first are", "seed = 7"],
+            ["run", "first", "-p", "learning_rate", "-1e-3"],
+            ["learning_rate must be a finite number above 0; got -0.001"],
         ),
+        (["run", "first", "-p", "learning_rate", ".nan"], ["learning_rate must be a finite number above 0; got nan"]),
+        (["run", "first", "-p", "learning_rate", "1e999"], ["learning_rate must be a finite number above 0; got inf"]),
+        (["run", "first", "-p", "clip", "{[]: 1}"], ["clip must be a finite number above 0, or None; got"]),
+        (["run", "first", "-p", "clip", "2026-11-23"], ["clip must be a finite number above 0, or None; got"]),
+        (["run", "first", "-p", "name", "gelu"], ["name must be 'relu' or 'tanh'; got 'gelu'"]),
+        (["run", "second", "-p", "num_epochs", "1001"], ["num_epochs must be an integer from 1 to 1000; got 1001"]),
+        (["run", "first", "--workers", "0"], ["--workers must be an integer of at least 1; got '0'"]),
+        (["build", "--workers", "two"], ["--workers must be an integer of at least 1; got 'two'"]),
+        (["rerun", "--device", "tpu"], ["--device must be auto, cpu or cuda; got 'tpu'"]),
         (
-            ["run", "first", "-p", "num_epochs", "[5"],
-            ["num_epochs = [5 can't be read", "wants a whole number, such as its default 3", "seed = 7"],
+            ["run", "first", "--scheduler", "localhost:1"],
+            ["--scheduler must be the tcp://HOST:PORT of a Dask scheduler"],
         ),
-        (
-            ["run", "first", "-p", "clip", "{[]: 1}"],
-            ["clip = {[]: 1} can't be read", "wants numbers, texts", "seed = 7"],
-        ),
-        (["run", "first", "-p", "clip", "a: b: c"], ["clip = a: b: c can't be read"]),
-        (["run", "first", "-p", "clip", "2026-13-45"], ["clip = 2026-13-45 can't be read"]),
-        (["run", "first", "-p", "clip", "2026-11-23"], ["clip = datetime.date(2026, 11, 23) is date", "wants numbers"]),
-        (["run", "first", "-p", "num_epoch", "[5"], ["no parameter 'num_epoch'", "num_epochs = 3"]),
-        (["run", "first", "-p", "num_epochs", "2.5"], ["num_epochs = 2.5 is a number", "wants a whole number"]),
-        (["build", "--profile", "fast"], ["no profile 'fast'", "full, quick"]),
+        (["run", "first", "--scheduler", "tcp://127.0.0.1:1"], ["that runs; got 'tcp://127.0.0.1:1'"]),
+        (["build", "--profile", "fast"], ["--profile must be full or quick; got 'fast'"]),
     ],
 )
 def test_a_mistaken_command_is_refused_before_anything_runs(root, capsys, arguments, messages):
     assert main(arguments, root) == 1
     error = capsys.readouterr().err
     assert all(message in error for message in messages), error
-    assert not (root / "_build").exists()
+    assert not [path for path in (root / "_build").glob("*") if path.name != "build.lock"]
+    assert not (root / "results").exists()
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("first:", "third:", "no chapter 'third'"),
-        ("num_epochs: 2", "num_epoch: 2", "profile quick: first has no parameter 'num_epoch'"),
-        ("num_epochs: 2", "num_epochs: two", "profile quick: num_epochs = 'two' is text"),
-        ("num_epochs: 2", "- num_epochs", "profile quick, first: names with values are wanted, not"),
+        ("quick: {num_epochs: 2}", "quick: {num_epoch: 2}", "first.md, quick: first has no parameter 'num_epoch'"),
+        (
+            "quick: {num_epochs: 2}",
+            "quick: {num_epochs: two}",
+            "quick: num_epochs must be an integer at least 1; got 'two'",
+        ),
+        ("quick: {num_epochs: 2}", "quick: [num_epochs]", "'quick' must be names with values; got"),
+        ("    seed: {type: integer, minimum: 0}\n", "", "does not say what the parameter seed may be"),
+        ("    seed: {", "    sed: {type: integer}\n    seed: {", "says what sed may be, which is no parameter"),
+        ("minimum: 0}", "least: 0}", "the constraint of seed must have a type, and no fields but"),
+        ("seed = 7", "seed = -7", "seed must be an integer at least 0; got -7"),
     ],
 )
-def test_a_mistaken_profile_is_refused(root, old, new, message):
-    edit(root / "book/pipeline/profiles.yml", old, new)
-    with pytest.raises(BookError, match=message):
-        load_profile(load_project(root), "quick")
+def test_mistaken_front_matter_is_refused(root, old, new, message):
+    edit(root / "book/chapters/first.md", old, new)
+    with pytest.raises(BookError, match=re.escape(message)):
+        load_build(load_project(root), "quick")
 
 
-@pytest.mark.parametrize("name", ["_toc.yml", "book/pipeline/profiles.yml"])
+def test_the_quick_profile_is_that_of_the_front_matter(root):
+    project = load_project(root)
+    assert load_build(project, "quick").parameters(project.chapter("first"))["num_epochs"] == 2
+    assert load_build(project, "full").parameters(project.chapter("first"))["num_epochs"] == 3
+
+
+def test_the_help_of_a_chapter_lists_its_parameters_with_defaults_and_what_is_allowed(root, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "first", "--help"], root)
+    shown = capsys.readouterr().out
+    assert "  num_epochs = 3: an integer at least 1\n" in shown
+    assert "  name = 'relu': 'relu' or 'tanh'\n" in shown
+
+
+def test_a_byte_order_mark_before_a_chapter_is_no_part_of_it(root):
+    path = root / "book/chapters/second.md"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_project(root).chapter("second").needs == ("first",)
+
+
+@pytest.mark.parametrize("name", ["_toc.yml", "book/chapters/first.md"])
+def test_a_file_that_is_missing_or_no_utf8_is_named(root, capsys, name):
+    (root / name).write_bytes(b"\xff\xfe\0")
+    assert main(["status"], root) == 1
+    assert f"error: {root / name} is no UTF-8 text (byte 0); save it as UTF-8" in capsys.readouterr().err
+    (root / name).unlink()
+    assert main(["status"], root) == 1
+    assert f"{root / name} is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -114,10 +129,10 @@ def test_a_mistaken_profile_is_refused(root, old, new, message):
         ("", " holds no names with values, but None"),
     ],
 )
-def test_a_file_that_is_not_yaml_or_holds_no_mapping_is_named(root, capsys, name, text, message):
-    (root / name).write_text(text)
+def test_a_file_that_is_not_yaml_or_holds_no_mapping_is_named(root, capsys, text, message):
+    (root / "_toc.yml").write_text(text)
     assert main(["status", "--profile", "quick"], root) == 1
-    assert capsys.readouterr().err.startswith(f"error: {root / name}{message}")
+    assert capsys.readouterr().err.startswith(f"error: {root / '_toc.yml'}{message}")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +155,6 @@ def test_a_mistaken_parameters_cell_is_refused(root, capsys, line, message):
 
 def test_a_needed_chapter_takes_the_parameters_that_it_shares(root):
     project = load_project(root)
-    profile = run_profile(project, project.chapter("second"), {"num_epochs": 5})
-    assert profile.overrides == {"second": {"num_epochs": 5}, "first": {"num_epochs": 5}}
-    assert profile.output.as_posix() == "_build/run/second"
-
-
-def test_a_whole_number_for_a_float_is_stored_as_the_float_that_it_stands_for(root):
-    project = load_project(root)
-    profile = run_profile(project, project.chapter("first"), {"learning_rate": 1})
-    assert repr(profile.overrides["first"]["learning_rate"]) == "1.0"
+    build = run_build(project, project.chapter("second"), [("num_epochs", "5")])
+    assert build.overrides == {"second": {"num_epochs": 5}, "first": {"num_epochs": 5}}
+    assert build.output == root / "_build/run/second"

@@ -213,3 +213,18 @@ def test_parameters_are_checked_in_fit_and_not_before(bad, message):
     classifier = quick_classifier(**bad)
     with pytest.raises(ValueError, match=message):
         classifier.fit(np.eye(4), [0, 0, 1, 1])
+
+
+def test_a_number_is_one_hidden_layer_as_in_scikit_learn(digits):
+    X_train, _, y_train, _ = digits
+    by_number = quick_classifier(hidden_layer_sizes=np.int64(8), num_epochs=1).fit(X_train / 16, y_train)
+    in_tuple = quick_classifier(hidden_layer_sizes=(8,), num_epochs=1).fit(X_train / 16, y_train)
+    assert by_number.network_.layer_sizes == in_tuple.network_.layer_sizes
+    assert np.array_equal(by_number.network_.weights_[0], in_tuple.network_.weights_[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32")])
+def test_numpys_own_types_do_for_dtype(digits, dtype):
+    X_train, _, y_train, _ = digits
+    classifier = quick_classifier(dtype=dtype, num_epochs=1).fit(X_train / 16, y_train)
+    assert classifier.network_.weights_[0].dtype == np.float32

@@ -94,7 +94,7 @@ def test_activation_is_drawn_in_its_style_under_its_name():
 
 def test_unknown_activation_is_refused_by_name():
     _, axes = plt.subplots()
-    with pytest.raises(ValueError, match=r"activation must be one of \['relu', .*got 'swish'"):
+    with pytest.raises(ValueError, match=r"activation must be one of relu, .*; got 'swish'"):
         figures.plot_activation(axes, [0], [0], "swish")
 
 
@@ -130,7 +130,7 @@ def test_history_without_validation_draws_one_curve(extra):
 
 def test_history_without_the_metric_is_refused_by_name():
     _, axes = plt.subplots()
-    with pytest.raises(ValueError, match="must have the key 'train_acuracy', has"):
+    with pytest.raises(ValueError, match="history must be a mapping with the key 'train_acuracy'; got"):
         figures.plot_history(axes, {"train_accuracy": [1]}, "acuracy")
 
 
@@ -213,5 +213,5 @@ def test_table_without_rows_still_has_its_head():
 
 
 def test_table_refuses_a_format_for_a_column_that_it_has_not():
-    with pytest.raises(ValueError, match=r"formats must name columns of the table .* got \['los'\]"):
+    with pytest.raises(ValueError, match=r"formats must be a mapping of columns of the table, .*; got \['los'\]"):
         show_table(pd.DataFrame({"loss": [1.0]}), {"los": ".1f"})

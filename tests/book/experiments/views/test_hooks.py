@@ -8,6 +8,7 @@ import torch
 from small_vgg import CLASS, CONVOLUTIONS, FILTER, hooks_of
 from torch import nn
 
+from book.constraints import read_front_matter
 from book.experiments.views.hooks import (
     Target,
     activations,
@@ -105,3 +106,11 @@ def test_a_number_of_maps_or_images_is_a_positive_integer(count, probe, backbone
         layer_outputs(probe, backbone.to_input(images[:1]))[0][0].strongest(count)
     with pytest.raises(ValueError, match="count must be an integer at least 1; got"):
         scan(probe, backbone.to_input, images[:1]).most_activating(CLASS, count)
+
+
+def test_the_chapters_table_allows_exactly_the_filters_of_vgg16(pretrained):
+    _, probe = pretrained
+    table = read_front_matter("convolutions")["parameters"]
+    filters = {str(layer): probe.features[layer].out_channels for layer in convolutions(probe)}
+    assert table["cnn_layer"]["choices"] == list(convolutions(probe))
+    assert table["filter_pos"]["below"] == {"by": "cnn_layer", "values": filters}

@@ -1,0 +1,276 @@
+"""The kernel that a chapter runs in: this Python, this project, a clean environment, and an end that is certain.
+
+What a chapter gives may depend on the checkout and on the machine, not on how its user has set up a shell, IPython,
+Jupyter or Matplotlib. So the kernel gets only those variables that `PASSED` and `PASSED_PREFIXES` name, and folders for
+configuration of its own.
+
+A watchdog process ends the kernel with everything that it started, whatever ends the pipeline, and then removes the
+folder of joblib's shared arrays. It reads a pipe that the pipeline holds open: the system closes it when the pipeline
+ends, even by ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+
+from book.pipeline.errors import BookError
+
+PASSED = frozenset(
+    (
+        # where programs, the user's files and temporary files are
+        *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH"),
+        # language and time
+        *("LANG", "LANGUAGE", "TZ"),
+        # the way to the network, and which certificates to trust
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+        # caches of downloaded weights
+        *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "TORCH_HOME", "XDG_CACHE_HOME"),
+        # what Windows needs to start a process
+        *("SYSTEMROOT", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TEMP", "TMP"),
+    )
+)
+PASSED_PREFIXES = (
+    "LC_",  # the locale's parts
+    "WANDB_",  # the reader's key and way of tracking
+    *("CUDA_", "NVIDIA_", "CUBLAS_"),  # which GPUs there are, and how they compute
+    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_"),  # how BLAS and OpenMP compute on this processor
+)
+_NUM_THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS")
+_COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
+# Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
+# has the same bytes.
+SOURCE_DATE_EPOCH = "1700000000"
+# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes what belongs to
+# those that end by it, so it gets a moment before SIGKILL.
+_WATCHDOG = """
+import os, shutil, signal, sys, time
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+pid = sys.stdin.readline().strip()
+sys.stdin.read()
+if pid:
+    import psutil
+    group = int(pid)
+    def members():
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getpgid(process.pid) == group or process in outside:
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        found.append(process)
+            except (ProcessLookupError, psutil.Error):
+                pass
+        return found
+    outside = []
+    try:
+        outside = psutil.Process(group).children(recursive=True)
+    except psutil.Error:
+        pass
+    for number, seconds in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
+        for process in members():
+            try:
+                process.send_signal(number)
+            except psutil.Error:
+                pass
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and members():
+            time.sleep(0.05)
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+def check_loopback() -> None:
+    """Check that processes of this machine can talk to each other.
+
+    Raises
+    ------
+    BookError
+        If 127.0.0.1 can't be used.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            pass
+    except OSError as error:
+        raise BookError(
+            f"127.0.0.1, through which the kernel is reached, can't be used: {error.strerror}; "
+            "'ip link set lo up' brings it up"
+        ) from None
+
+
+def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the environment of a kernel, without what the pipeline tells a chapter.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The project, first on the kernel's path.
+    folder : pathlib.Path
+        Where the kernel's configuration, the font cache and joblib's arrays go.
+    outside : mapping
+        The environment that the pipeline was started in.
+
+    Returns
+    -------
+    dict
+        Variables and values.
+    list of str
+        What was left out although it is on the list, in words.
+    """
+    passed, complaints = {}, []
+    for name, value in outside.items():
+        if name not in PASSED and not name.startswith(PASSED_PREFIXES):
+            continue
+        if _NUM_THREADS.fullmatch(name) and not _COUNTS.fullmatch(value):
+            complaints.append(f"{name} must be a positive integer; got {value!r}; it is left out")
+            continue
+        passed[name] = value
+    return passed | {
+        "PYTHONPATH": str(root),
+        "PYTHONHASHSEED": "0",
+        "PYTHONIOENCODING": "utf-8",
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),
+        "JUPYTER_DATA_DIR": str(folder / "jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "jupyter"),
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "JOBLIB_TEMP_FOLDER": str(folder / "joblib"),
+        "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+    }, complaints
+
+
+@dataclass
+class Kernel:
+    """How a kernel is started and ended.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+        The project.
+    folder : pathlib.Path
+        The folder of the kernel's own files.
+    environment : dict
+        Its environment.
+    pid : int or None
+        Its process, once it runs.
+    """
+
+    root: Path
+    folder: Path
+    environment: dict[str, str]
+    pid: int | None = None
+    _watchdog: subprocess.Popen | None = field(default=None, repr=False)
+    _log: IO[bytes] | None = field(default=None, repr=False)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Have everything that the kernel starts ended with the block."""
+        for name in ("ipython", "jupyter", "matplotlib", "joblib"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._warm_font_cache()
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-c", _WATCHDOG, str(self.folder / "joblib")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        self._log = (self.folder / "libraries.log").open("wb")
+        try:
+            yield
+        finally:
+            self.end()
+            self._log.close()
+
+    def end(self) -> None:
+        """End the kernel and all that it started, and wait for it."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            self._watchdog.stdin.close()
+            self._watchdog.wait()
+            self._watchdog = None
+
+    def printed_by_libraries(self) -> str:
+        """Return what came on the error output past Python, such as BLAS's complaints."""
+        return (self.folder / "libraries.log").read_text(encoding="utf-8", errors="replace").strip()
+
+    def started(self, pid: int) -> None:
+        """Take note of the kernel's process."""
+        self.pid = pid
+        self._watchdog.stdin.write(f"{pid}\n".encode())
+        self._watchdog.stdin.flush()
+
+    def _warm_font_cache(self) -> None:
+        """Build Matplotlib's font cache, which would print about it in the chapter."""
+        if not any((self.folder / "matplotlib").glob("fontlist*.json")):
+            subprocess.run(
+                [sys.executable, "-c", "import matplotlib.font_manager"],
+                cwd=self.root,
+                env=self.environment | {"MPLBACKEND": "agg"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+
+    def manager_class(self, kernel_ends: Any) -> type[AsyncKernelManager]:
+        """Return the class that papermill starts the kernel with.
+
+        Parameters
+        ----------
+        kernel_ends : callable
+            Called before the kernel is shut down; returns whether to end it at once.
+        """
+        kernel = self
+
+        class Manager(AsyncKernelManager):
+            @property
+            def kernel_spec(self) -> KernelSpec:
+                # This Python, whatever kernels the user has installed.
+                argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+                return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+            async def start_kernel(self, **kwargs: Any) -> None:
+                self.connection_file = str(kernel.folder / "jupyter" / f"kernel-{os.getpid()}.json")
+                kwargs |= {"env": kernel.environment, "stdout": kernel._log, "stderr": kernel._log}
+                await super().start_kernel(**kwargs)
+                kernel.started(self.provisioner.pid)
+
+            async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+                if kernel_ends():
+                    now = True
+                    kernel.end()
+                await super().shutdown_kernel(now=now, restart=restart)
+
+        return Manager
+
+    @property
+    def arguments(self) -> list[str]:
+        """The kernel's own options."""
+        return [
+            # The kernel tells at each start that it speaks TCP, to this machine only, and at each end that it ends.
+            "--log-level=CRITICAL",
+            # What a library prints on the descriptor is none of the chapter's.
+            "--IPKernelApp.capture_fd_output=False",
+            "--InteractiveShell.ast_node_interactivity=last_expr",
+            "--HistoryManager.enabled=False",
+        ]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what an earlier kernel left of joblib's arrays and of files for other chapters."""
+    for name in ("joblib", "models"):
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,337 @@
+"""Give stored results the keys of the current sources without a run, where these leave every result as it was.
+
+A refactoring changes keys, and so does another way of making keys. Neither needs an hour of training to show that
+nothing changed: the quick profile is run at a commit whose full results were fresh, and from the current sources, both
+without any cache, and all outputs and all files for other chapters are compared. If they are equal, the full results
+get the current keys, and their record says so.
+
+Some outputs differ from run to run, such as measured times. If any differ, the commit is run once more, and a word of
+an output, or a file, may differ from the commit only where the commit differs from itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from book.files import checksums_of, write_atomically
+from book.pipeline.build import Build
+from book.pipeline.content_key import Status, recorded, seal_of, statuses
+from book.pipeline.errors import BookError
+from book.pipeline.project import Chapter, Project, tags_of
+
+# Where something differs: the cell or "files", the output, its type, the word.
+Place = tuple[str | int, ...]
+QUICK = Path("_build", "quick")
+# Cells that are papermill's or the pipeline's.
+_FOREIGN_TAGS = frozenset(("injected-parameters", "opening"))
+_BUILD = """
+import sys
+from pathlib import Path
+from book.__main__ import main
+sys.exit(main(["build", "--profile", "quick", "--no-render"], Path.cwd()))
+"""
+# For a commit from before the command line knew --no-render.
+_UPDATE = """
+from pathlib import Path
+from book.pipeline.parameters import load_profile
+from book.pipeline.plan import update
+from book.pipeline.project import load_project
+project = load_project(Path.cwd())
+update(project, load_profile(project, "quick"))
+"""
+_STATUS = """
+import sys
+from pathlib import Path
+from book.__main__ import main
+sys.exit(main(["status"], Path.cwd()))
+"""
+_USAGE_ERROR = 2
+# glue puts a prefix before them.
+_BINARY = ("image/png", "image/jpeg", "application/pdf")
+_WORDS = re.compile(r"[-+.\w]+|[^-+.\w]+")
+
+
+def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
+    """Give stale results the key of the current sources, if these leave every quick result as it was.
+
+    Parameters
+    ----------
+    build : Build
+        The full profile.
+    commit : str
+        A commit at which the full results were fresh, and are those that are stored now.
+    why : str
+        The reason, for the record.
+
+    Returns
+    -------
+    list of Chapter
+        The chapters whose results got another key.
+
+    Raises
+    ------
+    BookError
+        If the results were not fresh there, or are others, or have other parameters, or anything differs between the
+        quick results; the message names the chapters and the cells. Nothing is changed then.
+    """
+    if not why.strip():
+        raise BookError("--why must be a reason for the record; got nothing")
+    project = build.project
+    stale = [status for status in statuses(build).values() if not status.is_fresh]
+    if not stale:
+        return []
+    name = _git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
+    if not name:
+        raise BookError(f"--from must be a commit of this repository; got {commit}")
+    with _worktree(project, name) as before:
+        _check_stored_results(build, before, stale, commit)
+        with _snapshot(project) as now:
+            print(f"running the quick profile at {commit} and from the current sources", file=sys.stderr, flush=True)
+            _run_quick(before)
+            _run_quick(now)
+            _check_equal(project, before, now, name, commit)
+    stamp = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "from": name, "why": why}
+    for status in stale:
+        _stamp(status, stamp)
+    return [status.chapter for status in stale]
+
+
+def _check_stored_results(build: Build, before: Path, stale: list[Status], commit: str) -> None:
+    """Check that the stored results are those of the commit, fresh there, and made with today's parameters."""
+    run = _python(before, _STATUS)
+    if run.returncode != 0:
+        raise BookError(f"the full results were not fresh at {commit}:\n{run.stdout.strip()}")
+    for status in stale:
+        name = status.result.relative_to(build.root)
+        there = before / name
+        if status.is_damaged:
+            raise BookError(f"{name} is damaged; restore it: git checkout -- {name}")
+        if not status.result.is_file() or not there.is_file() or _seal(status.result) != _seal(there):
+            raise BookError(f"{status.chapter.name}: the stored result is not that of {commit}")
+        present = checksums_of(build.models_of(status.chapter))
+        damaged = [model for model, checksum in status.models.items() if present.get(model) != checksum]
+        if damaged:
+            folder = build.models_of(status.chapter).relative_to(build.root)
+            raise BookError(f"{folder}/{damaged[0]} is damaged; restore it: git checkout -- {folder}")
+        record = _record(status.result)
+        if "models" not in record:
+            raise BookError(f"{status.chapter.name}: the stored result does not say what it left for others; run it")
+        made_with = record["parameters"]
+        wanted = build.parameters(status.chapter)
+        different = [
+            f"{name} must be {made_with.get(name)!r}; got {wanted.get(name)!r}"
+            for name in sorted(made_with.keys() | wanted.keys())
+            # As JSON, in which 1 and 1.0 differ as they do in a key, and tuples are lists as in the record.
+            if json.dumps(made_with.get(name), sort_keys=True) != json.dumps(wanted.get(name), sort_keys=True)
+        ]
+        if different:
+            raise BookError(f"{status.chapter.name}: the stored result has other parameters: {'; '.join(different)}")
+
+
+def _check_equal(project: Project, before: Path, now: Path, name: str, commit: str) -> None:
+    """Check that the quick results are equal, save where those of the commit differ from run to run."""
+    different = _differences_of(before, now)
+    if any(different.values()):
+        with _worktree(project, name) as again:
+            print(f"running the quick profile at {commit} once more, for what differs", file=sys.stderr, flush=True)
+            _run_quick(again)
+            unsteady = _differences_of(before, again)
+        different = {chapter: places - unsteady.get(chapter, set()) for chapter, places in different.items()}
+    lines = [
+        f"{chapter}: {place}"
+        for chapter, places in different.items()
+        for place in sorted({_in_words(place, now, chapter) for place in places})
+    ]
+    if lines:
+        raise BookError(f"the quick results are not those of {commit}; they differ in\n  " + "\n  ".join(lines))
+
+
+def _differences_of(before: Path, now: Path) -> dict[str, set[Place]]:
+    """Return for each chapter of two checkouts where their quick results differ."""
+    names = {path.stem for root in (before, now) for path in (root / QUICK / "results").glob("*.ipynb")}
+    return {name: _differences(before, now, name) for name in sorted(names)}
+
+
+def _differences(before: Path, now: Path, name: str) -> set[Place]:
+    notebooks = [_quick_result(root, name) for root in (before, now)]
+    if any(not path.is_file() for path in notebooks):
+        return {("result",)}
+    old, new = (nbformat.read(path, as_version=4) for path in notebooks)
+    places: set[Place] = set()
+    if old.metadata["book"]["parameters"] != new.metadata["book"]["parameters"]:
+        places.add(("parameters",))
+    for cell, pair in enumerate(zip_longest(_outputs(old), _outputs(new))):
+        if None in pair:
+            places.add(("cells",))
+        else:
+            places |= {(cell, *place) for place in _differences_of_outputs(*pair)}
+    old_files, new_files = (_quick_models(root, name) for root in (before, now))
+    changed = {path for path in old_files.keys() | new_files.keys() if old_files.get(path) != new_files.get(path)}
+    return places | {("file", path) for path in changed}
+
+
+def _differences_of_outputs(old: list[dict], new: list[dict]) -> Iterator[Place]:
+    """Yield where the outputs of a cell differ: their number, or an output, a part of it, and a word of the part."""
+    if len(old) != len(new):
+        yield ("number",)
+    for index, (one, other) in enumerate(zip(old, new, strict=False)):
+        for part in sorted(one.keys() | other.keys()):
+            first, second = one.get(part), other.get(part)
+            if first == second:
+                continue
+            is_text = isinstance(first, str) and isinstance(second, str) and not part.endswith(_BINARY)
+            if not is_text:
+                yield (index, part)
+                continue
+            words = _WORDS.findall(first), _WORDS.findall(second)
+            if len(words[0]) != len(words[1]):
+                yield (index, part, "number of words")
+            for word, pair in enumerate(zip(*words, strict=False)):
+                if pair[0] != pair[1]:
+                    yield (index, part, word)
+
+
+def _outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
+    """List the outputs of each of the chapter's code cells, each as its parts, without the counts of executions."""
+    cells = [c for c in notebook.cells if c.cell_type == "code" and not _FOREIGN_TAGS.intersection(tags_of(c))]
+    return [[_parts(output) for output in cell.outputs] for cell in cells]
+
+
+def _parts(output: NotebookNode) -> dict[str, Any]:
+    parts = {name: value for name, value in output.items() if name not in ("data", "execution_count")}
+    return parts | {f"data {kind}": value for kind, value in output.get("data", {}).items()}
+
+
+def _in_words(place: Place, root: Path, name: str) -> str:
+    match place:
+        case ("result",):
+            return "it has no result in one of the two"
+        case ("parameters",):
+            return "its parameters"
+        case ("cells",):
+            return "the number of code cells"
+        case ("file", path):
+            return f"the file {path} that it leaves for others"
+    notebook = nbformat.read(_quick_result(root, name), as_version=4)
+    cells = [c for c in notebook.cells if c.cell_type == "code" and not _FOREIGN_TAGS.intersection(tags_of(c))]
+    cell = cells[place[0]]
+    line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "empty")
+    where = f"code cell {place[0] + 1} ({line})"
+    if place[1] == "number":
+        return f"{where}, the number of its outputs"
+    glued = cell.outputs[place[1]].get("metadata", {}).get("scrapbook", {}).get("name")
+    what = str(place[2]).removeprefix("data ")
+    return f"{where}, output {place[1] + 1}{f' {glued!r}' if glued else ''}, {what}"
+
+
+def _quick_result(root: Path, name: str) -> Path:
+    return root / QUICK / "results" / f"{name}.ipynb"
+
+
+def _quick_models(root: Path, name: str) -> dict[str, str]:
+    """Return the checksums of the files that a chapter left, wherever the commit keeps them."""
+    folders = (root / QUICK / "results" / "models" / name, root / QUICK / "models" / name)
+    return next((checksums_of(folder) for folder in folders if folder.is_dir()), {})
+
+
+def _run_quick(root: Path) -> None:
+    run = _python(root, _BUILD)
+    if run.returncode == _USAGE_ERROR:
+        run = _python(root, _UPDATE)
+    if run.returncode != 0:
+        raise BookError(f"the quick profile failed in {root}:\n{run.stdout.strip()[-4000:]}")
+
+
+def _python(root: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a checkout with the code of that checkout, and with this one's where it has none."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOOK_", "PYTHONPATH"))}
+    if not (root / "book" / "__init__.py").is_file():
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+@contextmanager
+def _worktree(project: Project, commit: str) -> Iterator[Path]:
+    """Check a commit out into a folder of its own while the block runs."""
+    with _temporary_folder(project) as folder:
+        place = folder / "checkout"
+        _git(project.root, "worktree", "add", "--detach", "--quiet", str(place), commit)
+        try:
+            yield place
+        finally:
+            _git(project.root, "worktree", "remove", "--force", str(place))
+
+
+@contextmanager
+def _snapshot(project: Project) -> Iterator[Path]:
+    """Copy the current sources, committed or not, into a folder of their own while the block runs."""
+    listed = _git(project.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    with _temporary_folder(project) as folder:
+        for name in listed:
+            source = project.root / name
+            if name and source.is_file():
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        yield folder
+
+
+@contextmanager
+def _temporary_folder(project: Project) -> Iterator[Path]:
+    project.build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="restamp-", dir=project.build) as folder:
+        yield Path(folder).resolve()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Return what git prints; empty if it answers a quiet question with no."""
+    try:
+        run = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise BookError("git is missing; a commit can't be compared with without it") from None
+    if run.returncode != 0 and run.stderr:
+        raise BookError(f"git {arguments[0]} failed: {run.stderr.strip()}")
+    return run.stdout
+
+
+def _seal(result: Path) -> str:
+    return seal_of(nbformat.read(result, as_version=4))
+
+
+def _record(result: Path) -> dict[str, Any]:
+    """Return the record of a result that may be of a scheme of its own, without a digest."""
+    return recorded(result) or dict(nbformat.read(result, as_version=4).metadata["book"])
+
+
+def _stamp(status: Status, stamp: dict[str, str]) -> None:
+    notebook = nbformat.read(status.result, as_version=4)
+    record = notebook.metadata["book"]
+    record |= {"key": status.key, "components": status.components}
+    record["restamped"] = [*record.get("restamped", []), stamp]
+    record["digest"] = seal_of(notebook)
+    write_atomically(status.result, nbformat.writes(notebook) + "\n")
