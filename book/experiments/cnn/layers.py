@@ -238,7 +238,7 @@ class MaxPooling(Layer):
         return largest
 
     def input_gradient(self, delta: Array) -> Array:
-        """Return the gradient of the input: ``delta`` where each window's maximum is, 0 elsewhere."""
+        """Return ``delta`` where each window's maximum is, 0 elsewhere."""
         dX = np.zeros(self.input_shape, delta.dtype)
         for number, offset in enumerate(self._offsets()):
             dX[offset] += delta * (self.winner == number)
