@@ -82,7 +82,7 @@ def render(build: Build) -> tuple[Path, Path | None]:
             _replace(results["html"], output / "html")
         if "pdf" in results:
             for name in ("report.log", "report.pdf"):
-                os.replace(results["pdf"].with_name(name), output / name)
+                results["pdf"].with_name(name).rename(output / name)
         shutil.rmtree(made)
         kept = {kind: digest for kind, digest in before.items() if kind in wanted}
         write_sealed_json(record, kept | dict.fromkeys(todo, current))
@@ -241,6 +241,6 @@ def _replace(new: Path, old: Path) -> None:
     aside = old.with_name(f"{old.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     if old.exists():
-        os.replace(old, aside)
-    os.replace(new, old)
+        old.rename(aside)
+    new.rename(old)
     shutil.rmtree(aside, ignore_errors=True)

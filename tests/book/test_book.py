@@ -56,6 +56,14 @@ def glued_values(cells):
     return {glued_name(output): value for output in found for value in output.data.values() if len(output.data) == 1}
 
 
+def equal_to_rounding(one, other):
+    """Tell whether two texts are the same, numbers to nine digits."""
+    try:
+        return float(one) == pytest.approx(float(other), rel=1e-9)
+    except ValueError:
+        return one == other
+
+
 @pytest.mark.parametrize("name", EXECUTABLE)
 def test_a_chapter_ran_without_errors_and_warnings(name):
     assert outputs(name)
@@ -171,9 +179,11 @@ def test_papermill_runs_a_downloaded_notebook_as_it_is(quick_book, tmp_path, mon
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     download = quick_book / "html" / "_sources" / "book" / "chapters" / "fashion_mnist.ipynb"
     again = papermill.execute_notebook(download, tmp_path / "again.ipynb", cwd=ROOT, progress_bar=False)
-    before = glued_values(nbformat.read(download, as_version=4).cells)
+    before, after = (glued_values(cells) for cells in (nbformat.read(download, as_version=4).cells, again.cells))
     assert len(before) > 10
-    assert glued_values(again.cells) == before
+    assert before.keys() == after.keys()
+    # The last digits depend on the number of threads, which is this process's own.
+    assert [name for name in before if not equal_to_rounding(before[name], after[name])] == []
 
 
 def test_published_notebooks_have_the_chapters_text():

@@ -659,7 +659,9 @@ def test_the_order_of_the_objects_counts():
     assert digest_of(digest_of_source, module_digest) != digest_of(module_digest, digest_of_source)
 
 
-@pytest.mark.parametrize("thing", [len, 3, "text", int, functools.partial(print), lambda: 1], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [len, 3, "text", int, functools.partial(print), lambda: 1], ids=lambda thing: type(thing).__name__
+)
 def test_what_has_no_source_has_no_digest(thing):
     with pytest.raises(TypeError, match="a function or class that is defined in Python, is wanted; got"):
         digest_of(thing)

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -451,3 +452,11 @@ def test_a_state_rewritten_unchanged_is_accepted(saved):
     folder, network = saved
     rewrite_state(folder)
     assert load_checkpoint(make_network(), folder, 2).history_ == network.history_
+
+
+def test_a_state_saved_at_another_time_has_the_same_bytes(tmp_path, monkeypatch):
+    network = make_network().fit(*samples())
+    first = save_checkpoint(network, tmp_path / "first").state.read_bytes()
+    later = time.time() + 1e6
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert save_checkpoint(network, tmp_path / "second").state.read_bytes() == first

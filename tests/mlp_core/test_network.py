@@ -1028,3 +1028,52 @@ def test_samples_too_large_for_the_weights_are_refused_rather_than_given_nan_pro
     for use in uses:
         with pytest.raises(ValueError, match="X must be small enough for finite logits in float32; got up to 3e"):
             use()
+
+
+# Against the plain form
+
+
+def plain_step(weights, biases, activation, X, labels, learning_rate, max_grad_norm):
+    """Take one step of gradient descent, written out with new arrays, independently of the package."""
+    phi = {"relu": lambda Z: np.where(Z > 0, Z, 0), "tanh": np.tanh, "linear": lambda Z: Z}
+    phi |= {"sigmoid": lambda Z: 1 / (1 + np.exp(-Z)), "softmax": lambda Z: np.exp(Z) / np.exp(Z).sum(1, keepdims=True)}
+    slope = {"relu": lambda A: (A > 0) * 1.0, "tanh": lambda A: 1 - A**2, "linear": np.ones_like}
+    slope["sigmoid"] = lambda A: A * (1 - A)
+    A = [X]
+    for W, b in zip(weights[:-1], biases[:-1], strict=True):
+        A.append(phi[activation](A[-1] @ W + b))
+    Z = A[-1] @ weights[-1] + biases[-1]
+    P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+    delta = (P - np.eye(P.shape[1])[labels]) / len(X)
+    gradients = []
+    for layer in range(len(weights) - 1, -1, -1):
+        gradients.insert(0, (A[layer].T @ delta, delta.sum(axis=0)))
+        dA = delta @ weights[layer].T
+        if layer == 0:
+            break
+        if activation == "softmax":
+            delta = np.stack([(np.diag(a) - np.outer(a, a)) @ da for a, da in zip(A[layer], dA, strict=True)])
+        else:
+            delta = dA * slope[activation](A[layer])
+    norm = np.sqrt(sum((dW**2).sum() + (db**2).sum() for dW, db in gradients))
+    scale = learning_rate * min(1, max_grad_norm / norm)
+    return [W - scale * dW for W, (dW, _) in zip(weights, gradients, strict=True)], [
+        b - scale * db for b, (_, db) in zip(biases, gradients, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+def test_training_in_buffers_equals_the_plain_form_to_rounding(activation, dtype, tolerance, max_grad_norm, batches):
+    X, y = samples(27)  # a last batch of 3
+    network = small_network(activation, dtype=dtype, batch_size=8, num_epochs=2, max_grad_norm=max_grad_norm)
+    start = small_network(activation, dtype="float64").initialize(y)
+    network.fit(X, y)
+    weights, biases = start.weights_, start.biases_
+    for X_batch, labels in batches:
+        weights, biases = plain_step(
+            weights, biases, activation, X_batch.astype(float), labels, network.learning_rate, max_grad_norm or np.inf
+        )
+    for found, expected in zip(network.weights_ + network.biases_, weights + biases, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
