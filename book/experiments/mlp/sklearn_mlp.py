@@ -53,7 +53,7 @@ def new_sklearn_mlp(
     X: np.ndarray,
     y: np.ndarray,
 ) -> MLPClassifier:
-    """Build scikit-learn's network, its initial weights drawn as the NumPy network's are.
+    """Build scikit-learn's network, with initial weights drawn like ours.
 
     scikit-learn makes its arrays in a first ``partial_fit``; they are then
     overwritten. Its random state is an object: with a number, each later
