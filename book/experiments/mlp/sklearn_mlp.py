@@ -48,11 +48,16 @@ def train_sklearn_mlps(
     return cached_runs(_train_sklearn_mlp, made_by, "sklearn", hyperparameters, samples, checkpoint_epochs, task)
 
 
-def new_sklearn_mlp(hyperparameters: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> MLPClassifier:
-    """Build scikit-learn's network, its initial weights drawn as the NumPy network's are.
+def new_sklearn_mlp(
+    hyperparameters: Mapping[str, Any],
+    X: np.ndarray,
+    y: np.ndarray,
+) -> MLPClassifier:
+    """Build scikit-learn's network, with initial weights drawn like ours.
 
-    scikit-learn makes its arrays in a first ``partial_fit``; they are then overwritten. Its random state is an
-    object: with a number, each later ``partial_fit`` would replay the same order of batches.
+    scikit-learn makes its arrays in a first ``partial_fit``; they are then
+    overwritten. Its random state is an object: with a number, each later
+    ``partial_fit`` would replay the same order of batches.
 
     Parameters
     ----------
