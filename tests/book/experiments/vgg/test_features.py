@@ -312,7 +312,8 @@ def test_cost_is_the_sum_over_blocks_and_reported_as_computed_and_then_as_found(
     monkeypatch.setenv("BOOK_COSTS", str(tmp_path / "costs"))
     kept(backbone)
     log = only_file(cache, "blocks.log")
-    lines = [f"{line.split()[0]} {line.split()[1]} {n + 1}.5 {n + 2}.25\n" for n, line in enumerate(open(log))]
+    checksums = [line.split()[:2] for line in log.read_text().splitlines()]
+    lines = [f"{block} {checksum} {n + 1}.5 {n + 2}.25\n" for n, (block, checksum) in enumerate(checksums)]
     log.write_text("".join(lines))
     kept(backbone)
     log.write_text("".join(lines[:3]))

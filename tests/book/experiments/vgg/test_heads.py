@@ -228,7 +228,7 @@ def test_too_few_steps_for_the_learning_rate_to_rise_and_fall_are_refused():
 
 def test_label_smoothing_keeps_the_predicted_probabilities_from_certainty():
     def highest(smoothing):
-        head, _ = fit(replace(SETTINGS, label_smoothing=smoothing))
+        head, _ = fit(replace(SETTINGS, label_smoothing=smoothing, dropout=0.0, channel_dropout=0.0))
         return predict_logits(head, blobs(0)).softmax(1).amax(1).mean()
 
     assert highest(0.5) < 0.7 < 0.8 < highest(0.0)
@@ -285,7 +285,9 @@ def test_only_heads_that_are_missing_are_trained(cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("file", [HEAD_FILE, "history.json"])
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"?"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-1], lambda content: content[:-1] + bytes([content[-1] ^ 1])]
+)
 def test_damaged_head_is_trained_again_with_a_notice(cache, notices, file, damage):
     settings = replace(SETTINGS, num_epochs=2)
     good = train_heads({"a": settings}, [blobs(0)], blobs(1), "test")["a"]
@@ -310,7 +312,7 @@ def test_key_depends_on_code_device_and_torchs_version(cache, monkeypatch):
         patched.setattr(heads_module, "digest_of", lambda *objects: asked.extend(objects) or "other code")
         keep(2)
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "__version__", "0.0")
+        patched.setattr(torch, "__version__", "2.0.0")
         keep(3)
     assert {"new_head", "fit_head", "new_optimizer", "train_epoch"} <= {one.__name__ for one in asked}
     keep(3)
@@ -343,8 +345,9 @@ def test_with_a_gpu_heads_are_moved_to_it_and_trained_one_after_the_other_and_co
     assert len(list(cache.glob("head-*"))) == 4  # a GPU rounds in another way: its heads are kept apart
 
 
-def test_batches_follow_the_head_to_its_device():
+def test_batches_follow_the_head_to_its_device(monkeypatch):
     """On "meta" there are shapes and no numbers; an operation with a tensor left on the CPU fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for "meta"
     head = new_head((24, 1, 1), SETTINGS).to("meta")
     optimizer, schedule = new_optimizer(head, SETTINGS, 100)
     optimizer.step = schedule.step = lambda: None
@@ -392,7 +395,7 @@ def transfer_model(tmp_path):
     backbone = load_backbone(BackboneSettings(cut=30, input_size=32))
     before = {name: tensor.clone() for name, tensor in backbone.layers.state_dict().items()}
     features = backbone_features(backbone, images, np.arange(40) % 10, "float32", "test")
-    settings = replace(SETTINGS, num_epochs=2)
+    settings = replace(SETTINGS, num_epochs=3)
     head, _ = fit(settings, [features], features)
     save_head(head, settings, backbone.settings, tmp_path)
     return tmp_path, images, backbone, before, features, head
@@ -434,15 +437,13 @@ def test_loaded_model_evaluates_and_asks_for_no_gradient(transfer_model):
     assert not loaded.model.training
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert loaded.backbone.settings == BackboneSettings(cut=30, input_size=32)
-    assert loaded.head == replace(SETTINGS, num_epochs=2)
+    assert loaded.head == replace(SETTINGS, num_epochs=3)
 
 
 def test_file_without_settings_is_refused(transfer_model):
     folder = transfer_model[0]
     save_file(transfer_model[-1].state_dict(), folder / HEAD_FILE)
-    with pytest.raises(
-        ValueError, match=r"head.safetensors must be a file with the settings of head and backbone; got \[\]"
-    ):
+    with pytest.raises(ValueError, match=r"must be a file with the settings of head and backbone; got \[\]"):
         load_transfer_model(folder)
 
 
