@@ -1,7 +1,8 @@
 """Images a second through VGG16's backbone, ours and plain torchvision, and through a head on kept features.
 
 All run in turn, several rounds, on all threads of the processor; what counts is the ratio within a round, because the
-machine's speed drifts. The yardstick of the backbone is this processor's own rate of matrix products in the backbone's precision.
+machine's speed drifts. The yardstick of the backbone is this processor's own rate of matrix products in the backbone's
+precision.
 """
 
 import time
