@@ -1,7 +1,8 @@
-"""Images a second through VGG-16's backbone, ours and plain torchvision, and through a head on kept features.
+"""Images a second through VGG16's backbone, ours and plain torchvision, and through a head on kept features.
 
-All run in turn, several rounds, on all threads; what counts is the ratio within a round, because the machine's speed
-drifts. The yardstick of the backbone is this processor's own rate of matrix products in the backbone's precision.
+All run in turn, several rounds, on all threads of the processor; what counts is the ratio within a round, because the
+machine's speed drifts. The yardstick of the backbone is this processor's own rate of matrix products in the backbone's
+precision.
 """
 
 import time
@@ -11,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from book.experiments.vgg.backbone import Backbone, BackboneSettings, load_backbone
-from book.experiments.vgg.features import Features, fastest_precision, forward
+from book.experiments.vgg.features import Features, as_stored, fastest_precision, forward
 from book.experiments.vgg.heads import HeadSettings, new_head, new_optimizer, train_epoch
 
 SETTINGS = BackboneSettings(cut=24, input_size=112)
@@ -25,7 +26,7 @@ def backbone_pass(backbone: Backbone, images: np.ndarray, dtype: torch.dtype):
     """Our pass: the faster precision, channels innermost, inference mode."""
 
     def run():
-        for _ in forward(backbone, images, dtype):
+        for _ in forward(backbone, images, dtype, "cpu"):
             pass
 
     return run
@@ -46,7 +47,7 @@ def head_epoch(backbone: Backbone, num_images: int, dtype: torch.dtype):
     """One epoch of the chapter's head on kept features."""
     shape = backbone.output_shape
     values = torch.rand(num_images, int(np.prod(shape))).to(dtype)
-    features = Features(values, torch.arange(num_images) % 10, shape, "random")
+    features = Features(as_stored(values), np.arange(num_images) % 10, shape, "random")
     settings = HeadSettings(batch_size=min(256, num_images))
     head = new_head(shape, settings)
     optimizer, schedule = new_optimizer(head, settings, num_steps=10**6)
@@ -89,7 +90,7 @@ def main():
     flops = flops_of_one_image(backbone)
     backbone_rate, product_rate = ours * flops, product * 2 * MATRIX_SIZE**3
     print(
-        f"VGG-16, {SETTINGS.input_size} px, first {SETTINGS.cut} layers ({flops / 1e9:.2f} GFLOP an image), "
+        f"VGG16, {SETTINGS.input_size} px, first {SETTINGS.cut} layers ({flops / 1e9:.2f} GFLOP an image), "
         f"{torch.get_num_threads()} threads; median of {ROUNDS} rounds in turn"
     )
     for name, rates in zip(contestants, (ours, plain, head), strict=False):

@@ -106,7 +106,7 @@ def test_layer_table_names_every_layer_with_its_parameters(backbone):
     assert table.loc[table["trained"] == "left out", "layer"].tolist() == ["features.30"]
     assert used["parameters"].sum() == sum(p.numel() for p in model.parameters())
     first = table.iloc[0]
-    assert (first["kind"], first["units"], first["window"], first["stride"], first["padding"]) == (
+    assert (first["kind"], first["units"], first["kernel size"], first["stride"], first["padding"]) == (
         "convolution",
         64,
         "3×3",
@@ -114,7 +114,7 @@ def test_layer_table_names_every_layer_with_its_parameters(backbone):
         1,
     )
     pooling = table.iloc[4]
-    assert (pooling["kind"], pooling["window"], pooling["stride"], pooling["output"]) == (
+    assert (pooling["kind"], pooling["kernel size"], pooling["stride"], pooling["output"]) == (
         "max pooling",
         "2×2",
         2,
@@ -127,7 +127,10 @@ def test_layer_table_names_every_layer_with_its_parameters(backbone):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "IMAGENET"}, r"weights must be one of \['embedded'.*got 'IMAGENET'"),
+        (
+            {"weights": "IMAGENET"},
+            "weights must be one of embedded, IMAGENET1K_FEATURES, IMAGENET1K_V1; got 'IMAGENET'",
+        ),
         ({"cut": 0}, "cut must be an integer from 1 to 31; got 0"),
         ({"cut": 32}, "cut must be an integer from 1 to 31; got 32"),
         ({"cut": True}, "cut must be an integer"),
@@ -164,7 +167,7 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(monkeypatch, tmp_p
     path.write_bytes(content)
     monkeypatch.setattr(data_vgg16, "FILE", path)
     monkeypatch.setattr(data_vgg16, "CHECKSUM", hashlib.sha256(content).hexdigest())
-    with pytest.raises(WeightsError, match="must be those of VGG-16's features; 'embedded' does not fit"):
+    with pytest.raises(WeightsError, match="must be those of VGG16's features; 'embedded' does not fit"):
         load_backbone(SMALL)
 
 

@@ -1,22 +1,37 @@
 """Cached features: equal to what the backbone gives, loaded again, completed after a kill, never used when altered."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
-import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from book.experiments.page import storage
 from book.experiments.vgg import features as features_module
 from book.experiments.vgg.backbone import BackboneSettings, load_backbone
-from book.experiments.vgg.features import CacheWarning, backbone_features, fastest_precision, forward, pooled
+from book.experiments.vgg.features import (
+    CLEAR_MARGIN,
+    DECISION_SECONDS,
+    as_stored,
+    backbone_features,
+    faster_of,
+    fastest_precision,
+    forward,
+    pooled,
+)
 
+ROOT = Path(features_module.__file__).parents[3]
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 28, 28), np.uint8)
 LABELS = np.arange(23) % 10
+WIDTH = 2048
+NUM_BLOCKS = 5
 
 
 @pytest.fixture(scope="module")
@@ -26,41 +41,85 @@ def backbone():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache with blocks of five images."""
+    """An empty cache with blocks of five images; one worker, which is this process."""
     monkeypatch.setattr(storage, "ROOT", tmp_path)
-    monkeypatch.setattr(features_module, "BLOCK_BYTES", 5 * 2048 * 4)
+    monkeypatch.setattr(features_module, "BLOCK_BYTES", 5 * WIDTH * 4)
+    monkeypatch.setenv("BOOK_WORKERS", "1")
+    monkeypatch.setenv("BOOK_DEVICE", "cpu")
+    monkeypatch.setenv("BOOK_PROGRESS", str(tmp_path / "progress"))
+    monkeypatch.delenv("BOOK_SCHEDULER", raising=False)
+    monkeypatch.delenv("BOOK_COSTS", raising=False)
     return tmp_path / "_build" / "cache"
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Number of images that went through the backbone."""
-    count = {"images": 0}
+    """Number of images that went through the backbone, and the devices that they went through it on."""
+    count = {"images": 0, "devices": set()}
 
-    def counting(backbone, images, dtype):
+    def counting(backbone, images, dtype, device):
         count["images"] += len(images)
-        yield from forward(backbone, images, dtype)
+        count["devices"].add(device)
+        yield from forward(backbone, images, dtype, device)
 
     monkeypatch.setattr(features_module, "forward", counting)
+    # The code of `forward` is part of the key; that of its stand-in must not be.
+    monkeypatch.setattr(features_module, "digest_of", lambda *_: "the same code")
     return count
+
+
+@pytest.fixture
+def notices(monkeypatch):
+    told = []
+    for module in (features_module, storage):
+        monkeypatch.setattr(module, "notice", told.append)
+    return told
 
 
 def kept(backbone, precision="float32", images=IMAGES):
     return backbone_features(backbone, images, LABELS[: len(images)], precision, "test")
 
 
-def test_kept_features_equal_the_backbones_output_in_vggs_own_order(backbone, cache):
+def direct(backbone, images=IMAGES):
     with torch.inference_mode():
-        direct = backbone.layers(backbone.to_input(IMAGES)).flatten(1)
+        return backbone.layers(backbone.to_input(images)).flatten(1)
+
+
+def only_file(cache, name):
+    (file,) = cache.glob(f"features-*/{name}")
+    return file
+
+
+def test_kept_features_equal_the_backbones_output_in_vggs_own_order(backbone, cache):
     features = kept(backbone)
-    torch.testing.assert_close(features.values, direct, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(features.values, direct(backbone), rtol=1e-4, atol=1e-3)
     assert features.labels.tolist() == LABELS.tolist()
+    assert features.labels.dtype == np.int64
+    assert features.shape == backbone.output_shape
 
 
 def test_bfloat16_features_are_off_by_less_than_two_per_cent(backbone, cache):
-    exact, rounded = kept(backbone).values, kept(backbone, "bfloat16").values
-    assert rounded.dtype == torch.bfloat16
-    assert 0 < (rounded.float() - exact).norm() / exact.norm() < 0.02
+    exact, rounded = kept(backbone), kept(backbone, "bfloat16")
+    assert (rounded.values.dtype, rounded.stored.dtype) == (torch.bfloat16, np.uint16)
+    assert 0 < (rounded.values.float() - exact.values).norm() / exact.values.norm() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_stored_array_holds_the_bits_of_the_tensor_and_is_mapped_not_copied(dtype):
+    values = torch.randn(6, 4).to(dtype).T  # no rows in a piece
+    features = features_module.Features(as_stored(values), np.zeros(4, np.int64), (6, 1, 1), "random")
+    assert torch.equal(features.values, values)
+    assert features.values.data_ptr() == features.stored.ctypes.data
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_number_of_workers_changes_no_bit(backbone, cache, tmp_path, monkeypatch, precision):
+    contents = set()
+    for workers in ("1", "2", "3"):
+        monkeypatch.setattr(storage, "ROOT", tmp_path / workers)
+        monkeypatch.setenv("BOOK_WORKERS", workers)
+        contents.add(kept(backbone, precision).stored.tobytes())
+    assert len(contents) == 1
 
 
 def test_second_call_finds_the_features_and_runs_no_backbone(backbone, cache, counted):
@@ -71,59 +130,147 @@ def test_second_call_finds_the_features_and_runs_no_backbone(backbone, cache, co
     assert torch.equal(first, second)
 
 
-def test_features_are_kept_apart_by_images_precision_size_cut_and_weights(backbone, cache):
+def test_reversed_views_and_read_only_images_give_the_features_of_their_copies(backbone, cache, counted):
+    mirrored = IMAGES[::-1, :, ::-1]
+    of_copy = kept(backbone, images=mirrored.copy())
+    of_view = kept(backbone, images=mirrored)
+    read_only = mirrored.copy()
+    read_only.flags.writeable = False
+    of_read_only = kept(backbone, images=read_only)
+    assert of_copy.name == of_view.name == of_read_only.name
+    assert counted["images"] == len(IMAGES)
+    torch.testing.assert_close(of_view.values, direct(backbone, mirrored.copy()), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_features_are_computed_of_a_view_and_of_read_only_images(backbone, cache):
+    read_only = IMAGES.copy()
+    read_only.flags.writeable = False
+    assert torch.equal(kept(backbone, images=read_only).values, kept(backbone).values)
+    backwards = kept(backbone, images=IMAGES[::-1])
+    # Another order, other batches: the last digits may differ.
+    torch.testing.assert_close(backwards.values.flip(0), kept(backbone).values, rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture
+def name_of(backbone, cache, monkeypatch):
+    """The name of the features, which holds their key, without computing them."""
+    monkeypatch.setattr(features_module, "_compute", lambda *_: None)
+    monkeypatch.setattr(features_module._Blocks, "mapped", lambda self: np.zeros((self.num_images, self.width)))
+    return lambda one=backbone, precision="float32", images=IMAGES: kept(one, precision, images).name
+
+
+def test_key_depends_on_weights_cut_size_and_normalisation(backbone, name_of):
+    changed = load_backbone(backbone.settings)
+    with torch.no_grad():
+        changed.layers[0].bias[0] += 1
     others = [
         load_backbone(BackboneSettings(cut=29, input_size=32)),
         load_backbone(BackboneSettings(cut=30, input_size=33)),
+        changed,
+        backbone._replace(mean=(1.0, 2.0, 3.0)),
+        backbone._replace(std=(1.0, 2.0, 3.0)),
     ]
-    changed = load_backbone(BackboneSettings(cut=30, input_size=32))
-    with torch.no_grad():
-        changed.layers[0].bias[0] += 1
-    names = {kept(one).name for one in (backbone, *others, changed)}
-    names |= {
-        kept(backbone, "bfloat16").name,
-        kept(backbone, images=IMAGES[:22]).name,
-        kept(backbone, images=IMAGES[::-1]).name,
-    }
-    assert len(names) == 7
+    assert len({name_of(one) for one in (backbone, *others)}) == 6
 
 
-def test_altered_block_is_computed_again_with_a_warning(backbone, cache, counted):
+def test_key_depends_on_cut_where_the_layer_more_has_no_weights(name_of):
+    cuts = [load_backbone(BackboneSettings(cut=cut, input_size=32)) for cut in (29, 30, 31)]
+    assert len({name_of(one) for one in cuts}) == 3
+
+
+def test_key_depends_on_precision_and_images(backbone, name_of):
+    altered = IMAGES.copy()
+    altered[3, 5, 7] ^= 1
+    names = {name_of(), name_of(precision="bfloat16")}
+    names |= {name_of(images=images) for images in (IMAGES[:22], IMAGES[::-1], altered, IMAGES.reshape(23, 14, 56))}
+    assert len(names) == 6
+
+
+def test_key_depends_on_the_code_of_the_pass_and_on_torchs_version(backbone, name_of, monkeypatch):
+    asked = []
+    before = name_of()
+    with monkeypatch.context() as patched:
+        patched.setattr(features_module, "digest_of", lambda *objects: asked.extend(objects) or "other code")
+        assert name_of() != before
+    assert asked == [forward, type(backbone).to_input, type(backbone).normalise]
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "__version__", "0.0")
+        assert name_of() != before
+    assert name_of() == before
+
+
+def test_key_does_not_depend_on_workers_and_device(name_of, monkeypatch):
+    before = name_of()
+    monkeypatch.setenv("BOOK_WORKERS", "3")
+    monkeypatch.setattr(features_module, "device", lambda: "cuda")
+    assert name_of() == before
+
+
+def test_altered_block_is_computed_again_with_a_notice(backbone, cache, counted, notices):
     good = kept(backbone).values.clone()
-    file = next(cache.glob("features-*/features.bin"))
+    file = only_file(cache, "features.bin")
     content = bytearray(file.read_bytes())
-    content[7 * 2048 * 4] ^= 255  # in the second block of five images
+    content[7 * WIDTH * 4] ^= 255  # in the second block of five images
     file.write_bytes(content)
-    with pytest.warns(CacheWarning, match="1 of 5 blocks of features were altered"):
-        again = kept(backbone).values
-    assert torch.equal(again, good)
+    assert torch.equal(kept(backbone).values, good)
     assert counted["images"] == len(IMAGES) + 5
+    assert notices == [f"{file.parent.name}: 1 of {NUM_BLOCKS} blocks are damaged; computed again"]
 
 
-def test_truncated_file_is_completed_with_a_warning(backbone, cache, counted):
+def test_truncated_file_is_completed_with_a_notice(backbone, cache, counted, notices):
     good = kept(backbone).values.clone()
-    file = next(cache.glob("features-*/features.bin"))
-    file.write_bytes(file.read_bytes()[: 12 * 2048 * 4])
-    with pytest.warns(CacheWarning, match="3 of 5 blocks"):
-        assert torch.equal(kept(backbone).values, good)
+    file = only_file(cache, "features.bin")
+    file.write_bytes(file.read_bytes()[: 12 * WIDTH * 4])
+    assert torch.equal(kept(backbone).values, good)
+    assert counted["images"] == len(IMAGES) + 13
+    assert [notice.split(": ")[1] for notice in notices] == [f"3 of {NUM_BLOCKS} blocks are damaged; computed again"]
 
 
-def test_block_that_was_written_but_not_noted_is_computed_again_without_a_warning(backbone, cache, counted):
+@pytest.mark.parametrize("cut_off", [4, -1, 0])
+def test_block_that_was_written_but_not_noted_is_computed_again_without_a_notice(
+    backbone, cache, counted, notices, cut_off
+):
     good = kept(backbone).values.clone()
-    log = next(cache.glob("features-*/blocks.log"))
+    log = only_file(cache, "blocks.log")
     lines = log.read_text().splitlines(keepends=True)
-    log.write_text("".join(lines[:3]) + lines[3][:4])  # a kill in the middle of a line
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CacheWarning)
-        assert torch.equal(kept(backbone).values, good)
+    log.write_text("".join(lines[:3]) + lines[3][:cut_off])  # a kill in the middle of a line
+    assert torch.equal(kept(backbone).values, good)
     assert counted["images"] == len(IMAGES) + 8
+    assert notices == []
 
 
-def test_killed_run_is_gone_on_with_after_the_last_complete_block(tmp_path, backbone, cache, counted):
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\n",
+        b"\xff\xfe\x00\n",
+        b"2\n",
+        b"2 17 0.1\n",
+        b"2 17 0.1 0.2 0.3\n",
+        b"two 17 0.1 0.2\n",
+        b"-1 17 0.1 0.2\n",
+        b"5 17 0.1 0.2\n",
+        b"2 crc 0.1 0.2\n",
+        b"2 17 nan 0.2\n",
+        b"2 17 0.1.1 0.2\n",
+        b"2 17 . 0.2\n",
+    ],
+)
+def test_garbled_lines_of_the_log_do_not_count(backbone, cache, counted, notices, garbage):
+    good = kept(backbone).values.clone()
+    log = only_file(cache, "blocks.log")
+    log.write_bytes(garbage + log.read_bytes() + garbage)
+    assert torch.equal(kept(backbone).values, good)
+    assert counted["images"] == len(IMAGES)
+    assert notices == []
+
+
+def test_killed_run_is_gone_on_with_after_the_last_complete_block(tmp_path, backbone, cache, counted, notices):
     script = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(features_module.__file__.rsplit("/book/", 1)[0])!r})
+sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, time
 from book.experiments.vgg import features
 from book.experiments.page import storage
@@ -135,11 +282,12 @@ def forward(*arguments):
     time.sleep(0.2)
     yield from slow(*arguments)
 features.forward = forward
+features.digest_of = lambda *_: "the same code"
 images = np.random.default_rng(0).integers(0, 256, (23, 28, 28), np.uint8)
 backbone = load_backbone(BackboneSettings(cut=30, input_size=32))
 features.backbone_features(backbone, images, np.arange(23) % 10, "float32", "test")
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=os.environ)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         logs = list(cache.glob("features-*/blocks.log"))
@@ -150,9 +298,34 @@ features.backbone_features(backbone, images, np.arange(23) % 10, "float32", "tes
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     features = kept(backbone)
     assert 0 < counted["images"] <= len(IMAGES) - 10
-    with torch.inference_mode():
-        direct = backbone.layers(backbone.to_input(IMAGES)).flatten(1)
-    torch.testing.assert_close(features.values, direct, rtol=1e-4, atol=1e-3)
+    assert notices == []
+    torch.testing.assert_close(features.values, direct(backbone), rtol=1e-4, atol=1e-3)
+
+
+def reported_costs(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_cost_is_the_sum_over_blocks_and_reported_as_computed_and_then_as_found(
+    backbone, cache, counted, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BOOK_COSTS", str(tmp_path / "costs"))
+    kept(backbone)
+    log = only_file(cache, "blocks.log")
+    checksums = [line.split()[:2] for line in log.read_text().splitlines()]
+    lines = [f"{block} {checksum} {n + 1}.5 {n + 2}.25\n" for n, (block, checksum) in enumerate(checksums)]
+    log.write_text("".join(lines))
+    kept(backbone)
+    log.write_text("".join(lines[:3]))
+    kept(backbone)
+    computed, found, completed = [
+        line for line in reported_costs(tmp_path / "costs") if line["step"] == "features-32px"
+    ]
+    assert (computed["found"], found["found"], completed["found"]) == (False, True, False)
+    assert (found["cpu_seconds"], found["wall_seconds"]) == (17.5, 21.25)
+    assert completed["cpu_seconds"] > 7.5  # of the three blocks kept, and of the two that were computed again
+    assert completed["wall_seconds"] > 9.75
+    assert found["machine"] == computed["machine"] == storage.machine()
 
 
 def test_writing_into_kept_features_leaves_the_file_as_it_was(backbone, cache):
@@ -162,8 +335,14 @@ def test_writing_into_kept_features_leaves_the_file_as_it_was(backbone, cache):
 
 def test_pooled_features_are_those_of_a_backbone_with_the_last_pooling(backbone, cache):
     longer = kept(load_backbone(BackboneSettings(cut=31, input_size=32)))
-    assert torch.equal(pooled(kept(backbone)).values, longer.values)
-    assert pooled(kept(backbone)).shape == longer.shape == (512, 1, 1)
+    ours = pooled(kept(backbone))
+    assert torch.equal(ours.values, longer.values)
+    assert ours.shape == longer.shape == (512, 1, 1)
+    assert ours.name != kept(backbone).name
+
+
+def test_pooled_features_keep_the_precision_of_the_features(backbone, cache):
+    assert pooled(kept(backbone, "bfloat16")).values.dtype == torch.bfloat16
 
 
 def test_first_rows_share_the_mapped_memory_and_have_a_name_of_their_own(backbone, cache):
@@ -175,12 +354,125 @@ def test_first_rows_share_the_mapped_memory_and_have_a_name_of_their_own(backbon
 
 
 def test_unknown_precision_and_missing_labels_are_refused_before_anything_is_written(backbone, cache):
-    with pytest.raises(ValueError, match=r"precision must be one of \['auto', 'bfloat16', 'float32'\]; got 'half'"):
+    with pytest.raises(ValueError, match="precision must be one of auto, bfloat16, float32; got 'half'"):
         backbone_features(backbone, IMAGES, LABELS, "half", "test")
     with pytest.raises(ValueError, match=r"labels must be as many as images \(23\); got 3"):
         backbone_features(backbone, IMAGES, LABELS[:3], "float32", "test")
     assert not cache.exists()
 
 
-def test_measured_precision_is_one_that_can_be_asked_for():
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (IMAGES / 255, r"float64 \(23, 28, 28\)"),
+        (IMAGES[0], r"uint8 \(28, 28\)"),
+        (IMAGES[:0], r"uint8 \(0, 28, 28\)"),
+        (IMAGES.tolist(), r"list \(23, 28, 28\)"),
+    ],
+)
+def test_what_is_no_stack_of_images_is_refused_before_anything_is_written(backbone, cache, images, got):
+    with pytest.raises(ValueError, match=rf"images must be an array of uint8, shape \(n, height, width\).*{got}"):
+        kept(backbone, images=images)
+    assert not cache.exists()
+
+
+class Clock:
+    """Stands still but for what the products take."""
+
+    def __init__(self, **seconds):
+        self.now, self.seconds, self.products = 0.0, seconds, []
+
+    def __call__(self):
+        return self.now
+
+    def multiply(self, name):
+        self.products.append(name)
+        self.now += self.seconds[name]
+
+    def faster(self):
+        return faster_of(self.multiply, self)
+
+
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "faster"),
+    [
+        (1e-3, 0.25e-3, "bfloat16"),
+        (1e-3, 0.99e-3 / CLEAR_MARGIN, "bfloat16"),
+        (1e-3, 1.01e-3 / CLEAR_MARGIN, "float32"),  # faster, but not clearly
+        (1e-3, 1e-3, "float32"),
+        (0.3e-3, 36e-3, "float32"),  # a processor without instructions for bfloat16
+        (36e-3, 36e-3, "float32"),
+    ],
+)
+def test_bfloat16_is_chosen_where_it_is_clearly_faster(float32, bfloat16, faster):
+    assert Clock(float32=float32, bfloat16=bfloat16).faster() == faster
+
+
+@pytest.mark.parametrize("bfloat16", [36e-3, 0.3e-3])
+def test_comparison_of_the_precisions_ends_soon(bfloat16):
+    clock = Clock(float32=0.3e-3, bfloat16=bfloat16)
+    clock.faster()
+    assert clock.now <= DECISION_SECONDS + bfloat16
+    assert clock.products.count("bfloat16") >= 3
+
+
+def test_the_first_product_of_a_precision_prepares_and_does_not_count():
+    clock = Clock(float32=1e-3, bfloat16=1e-3)
+    slow_start = {"bfloat16": 50e-3, "float32": 50e-3}
+
+    def multiply(name):
+        clock.now += slow_start.pop(name, 0)
+        clock.seconds = {"float32": 1e-3, "bfloat16": 0.5e-3}
+        clock.multiply(name)
+
+    assert faster_of(multiply, clock) == "bfloat16"
+
+
+def test_measured_precision_is_one_that_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("BOOK_DEVICE", "cpu")
+    fastest_precision.cache_clear()
     assert fastest_precision() in features_module.PRECISIONS[1:]
+
+
+@pytest.fixture
+def moved(monkeypatch):
+    """A "cuda" that is this processor in disguise; what is moved to it, by kind."""
+    moves = []
+    for kind in (torch.Tensor, nn.Module):
+        original = kind.to
+
+        def to(self, where=None, *arguments, _original=original, **options):
+            if where == "cuda":
+                moves.append((type(self), tuple(getattr(self, "shape", ()))))
+                where = "cpu"
+            return _original(self, *(() if where is None else (where,)), *arguments, **options)
+
+        monkeypatch.setattr(kind, "to", to)
+    monkeypatch.setattr(features_module, "device", lambda: "cuda")
+    return moves
+
+
+def test_with_a_gpu_layers_and_images_are_moved_to_it_and_no_worker_is_started(
+    backbone, cache, counted, moved, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(features_module, "Parallel", lambda **_: pytest.fail("a worker was started"))
+        features = kept(backbone, "bfloat16")
+    assert counted["devices"] == {"cuda"}
+    assert [kind for kind, _ in moved].count(nn.Sequential) == NUM_BLOCKS // 2 + 1  # blocks of ten in bfloat16
+    assert sum(shape[0] for kind, shape in moved if kind is torch.Tensor) == len(IMAGES)
+    assert features.values.device.type == "cpu"
+    assert (features.values.dtype, features.values.shape) == (torch.bfloat16, (len(IMAGES), WIDTH))
+    assert all(parameter.device.type == "cpu" for parameter in backbone.layers.parameters())
+    monkeypatch.setattr(features_module, "device", lambda: "cpu")
+    assert torch.equal(kept(backbone, "bfloat16").values, features.values)  # found: one key for both
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_features_of_a_gpu_are_those_of_the_processor_up_to_rounding(backbone, cache, monkeypatch, precision):
+    exact = direct(backbone)
+    monkeypatch.setenv("BOOK_DEVICE", "cuda")
+    features = kept(backbone, precision)
+    assert features.values.device.type == "cpu"
+    assert (features.values.float() - exact).norm() / exact.norm() < 0.02
