@@ -39,12 +39,9 @@ from book.pipeline.cost import ProcessTree
 from book.pipeline.errors import ChapterError
 from book.pipeline.kernel import Kernel, check_loopback, clean_environment, remove_leftovers
 from book.pipeline.progress_bars import Progress
-from book.pipeline.project import Project, tags_of
+from book.pipeline.project import INJECTED_TAG, Project, code_cells_of, tags_of
 from book.pipeline.results import store_result
 
-INJECTED_TAG = "injected-parameters"
-# The first cell of a published notebook, see `book.pipeline.publish`.
-OPENING_TAG = "opening"
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 NO_SPACE = "No space left on device"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -172,13 +169,15 @@ def _check_writable(folder: Path) -> None:
 
 
 def _steps(costs: Path) -> list[dict[str, Any]]:
-    """Read what the chapter's cached steps cost; a line that was not written whole is left out."""
+    """Read what the chapter's cached steps cost; a line that is not whole is left out."""
     steps = []
-    for line in costs.read_text(encoding="utf-8").splitlines() if costs.is_file() else []:
+    for line in costs.read_text(encoding="utf-8", errors="replace").splitlines() if costs.is_file() else []:
         try:
-            steps.append(json.loads(line))
+            step = json.loads(line)
         except ValueError:
             continue
+        if isinstance(step, dict) and step.keys() >= {"step", "wall_seconds", "found"}:
+            steps.append(step)
     return steps
 
 
@@ -197,7 +196,7 @@ def code_cells_with_runs(source: NotebookNode, executed: NotebookNode) -> list[t
     ValueError
         If the result is not of this source: the numbers of cells differ.
     """
-    return list(zip(_code_cells(source), _code_cells(executed), strict=True))
+    return list(zip(code_cells_of(source), code_cells_of(executed), strict=True))
 
 
 def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> NotebookNode:
@@ -265,7 +264,7 @@ def _where(cells: list[NotebookNode], index: int) -> str:
 
 def _check_publishable(project: Project, name: str, executed: NotebookNode, source: list[NotebookNode]) -> None:
     """Fail on warnings, on a caption without a figure, and on text that would differ on another machine or in a run."""
-    cells = _code_cells(executed)
+    cells = code_cells_of(executed)
     for index, cell in enumerate(cells):
         if "figure" in source[index].metadata.get("mystnb", {}) and not any(map(_is_figure, cell.outputs)):
             raise ChapterError(f"{name}: {_where(cells, index)} has a caption, and gave no figure")
@@ -282,12 +281,6 @@ def _check_publishable(project: Project, name: str, executed: NotebookNode, sour
 
 def _is_figure(output: NotebookNode) -> bool:
     return any(kind.startswith("image/") for kind in output.get("data", {}))
-
-
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """List the code cells that are the chapter's, not papermill's or the pipeline's."""
-    ours = {INJECTED_TAG, OPENING_TAG}
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
 def _texts(output: NotebookNode) -> list[str]:

@@ -16,6 +16,9 @@ from nbformat import NotebookNode
 from book.pipeline.errors import BookError
 
 PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"
+# The first cell of a published notebook, see `book.pipeline.publish`.
+OPENING_TAG = "opening"
 # What `is_plain` admits, for messages.
 ANYTHING = "numbers, texts, true, false, None, or lists and mappings of these"
 
@@ -123,6 +126,12 @@ class Project:
 def tags_of(cell: NotebookNode) -> list[str]:
     """Return the tags of a cell."""
     return list(cell.metadata.get("tags", []))
+
+
+def code_cells_of(notebook: NotebookNode) -> list[NotebookNode]:
+    """List the code cells of a result that are the chapter's, not papermill's or the pipeline's."""
+    ours = {INJECTED_TAG, OPENING_TAG}
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
 def parse_parameters(source: str, where: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from book.pipeline.render import _read_record
 from tests.faults.tries import Try, copy_of
 
 DETECTED = (BookError, DamagedFileError, storage.PublishedFileError, data.fashion_mnist.DataError)
+COSTS = ("blocks.log", "machine.txt")
 HOWS = ("bit", "bit", "bit", "bit", "digit", "cut", "empty", "gone", "null")
 
 
@@ -78,9 +79,7 @@ def damaged(rng: random.Random, content: bytes, how: str) -> bytes | None:
     return None
 
 
-def tried(
-    kind: str, rng: random.Random, path: Path, how: str, read: Callable[[], Any], name: str | None = None
-) -> Try:
+def tried(kind: str, rng: random.Random, path: Path, how: str, read: Callable[[], Any], name: str | None = None) -> Try:
     """Damage a file, read it as its readers do, and put it back.
 
     Parameters
@@ -145,7 +144,12 @@ def notebooks(rng: random.Random, project: Path, place: Path, tries: int) -> Ite
         )
         with redirect_stderr(io.StringIO()):
             yield tried(
-                "notebook of a result", rng, path, rng.choice((*HOWS, *("structure",) * 9, "stripped")), lambda: read(profile), path.stem
+                "notebook of a result",
+                rng,
+                path,
+                rng.choice((*HOWS, *("structure",) * 9, "stripped")),
+                lambda: read(profile),
+                path.stem,
             )
         for other, content in kept.items():
             if other.read_bytes() != content:
@@ -262,7 +266,9 @@ def data_files(rng: random.Random, project: Path, place: Path, tries: int) -> It
         for _ in range(tries):
             path = rng.choice([weights, *raw.iterdir()])
             if path == weights:
-                yield tried("data", rng, path, rng.choice(HOWS[:4] + HOWS[5:]), lambda: len(data.vgg16.load_vgg16_features()))
+                yield tried(
+                    "data", rng, path, rng.choice(HOWS[:4] + HOWS[5:]), lambda: len(data.vgg16.load_vgg16_features())
+                )
             else:
                 read = data.fashion_mnist._unpack
                 yield tried("data", rng, path, rng.choice(HOWS[:4] + HOWS[5:]), lambda: read(path.name))
@@ -291,7 +297,8 @@ def _damaged_step(
 ) -> Try:
     folder, wanted = done
     kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
-    results = {path: content for path, content in kept.items() if path.name != storage.SEAL}
+    # Beside results a folder holds what they cost, which no page takes for a result.
+    results = {path: content for path, content in kept.items() if path.name not in (storage.SEAL, *COSTS)}
     path, how = rng.choice(list(kept)), rng.choice(HOWS)
     if rng.random() < 0.25 and (folder / storage.SEAL) in kept:
         (folder / storage.SEAL).unlink()  # as an interrupt leaves it

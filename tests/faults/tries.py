@@ -99,7 +99,9 @@ def command(root: Path, *arguments: str) -> list[str]:
     # A shell starts background jobs deaf to this signal, and what they start inherits that.
     program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += "from book.__main__ import main\n"
-    program += f"print('started', file=sys.stderr, flush=True)\nsys.exit(main({list(arguments)!r}, Path({str(root)!r})))"
+    program += (
+        f"print('started', file=sys.stderr, flush=True)\nsys.exit(main({list(arguments)!r}, Path({str(root)!r})))"
+    )
     return [sys.executable, "-c", program]
 
 
