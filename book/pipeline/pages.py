@@ -127,7 +127,7 @@ def _page(
 def _take_outputs(page: NotebookNode, executed: NotebookNode) -> None:
     for cell, result in code_cells_with_runs(page, executed):
         cell.outputs = copy.deepcopy(result.outputs)
-        cell.execution_count = result.execution_count
+        cell.execution_count = result.get("execution_count")
 
 
 def _glued(executed: NotebookNode) -> dict[str, NotebookNode]:

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -134,21 +135,18 @@ def notebooks(rng: random.Random, project: Path, place: Path, tries: int) -> Ite
             for path in shown.rglob("*.ipynb")
         }
 
+    places = {root / "results/first.ipynb": "full", root / "results/second.ipynb": "full"}
+    places |= {root / "_build/quick/results/first.ipynb": "quick"}
+    hows = (*HOWS, *("structure",) * len(HOWS), "stripped")
     for _ in range(tries):
-        path, profile = rng.choice(
-            [
-                (root / "results/first.ipynb", "full"),
-                (root / "results/second.ipynb", "full"),
-                (root / "_build/quick/results/first.ipynb", "quick"),
-            ]
-        )
+        path, profile = rng.choice(list(places.items()))
         with redirect_stderr(io.StringIO()):
             yield tried(
                 "notebook of a result",
                 rng,
                 path,
-                rng.choice((*HOWS, *("structure",) * 9, "stripped")),
-                lambda: read(profile),
+                rng.choice(hows),
+                partial(read, profile),
                 path.stem,
             )
         for other, content in kept.items():
@@ -265,19 +263,19 @@ def data_files(rng: random.Random, project: Path, place: Path, tries: int) -> It
         stack.enter_context(mock.patch.object(data.vgg16, "FILE", weights))
         for _ in range(tries):
             path = rng.choice([weights, *raw.iterdir()])
+            read = partial(data.fashion_mnist._unpack, path.name)
             if path == weights:
-                yield tried(
-                    "data", rng, path, rng.choice(HOWS[:4] + HOWS[5:]), lambda: len(data.vgg16.load_vgg16_features())
-                )
-            else:
-                read = data.fashion_mnist._unpack
-                yield tried("data", rng, path, rng.choice(HOWS[:4] + HOWS[5:]), lambda: read(path.name))
+                read = _names_of_weights
+            yield tried("data", rng, path, rng.choice([how for how in HOWS if how != "digit"]), read)
+
+
+def _names_of_weights() -> list[str]:
+    return list(data.vgg16.load_vgg16_features())
 
 
 def caches(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
     """Damage the folders of cached steps, finished and interrupted, and do the steps again: the same must come."""
     steps = {"any step": _any_step, "training": _training, "features": _features, "head": _head}
-    random_state = np.random.get_state(), torch.get_rng_state()
     environment = {"BOOK_WORKERS": "1", "BOOK_PROGRESS": str(place / "progress"), "BOOK_DEVICE": "cpu"}
     with (
         mock.patch.object(storage, "ROOT", place),
@@ -288,8 +286,6 @@ def caches(rng: random.Random, project: Path, place: Path, tries: int) -> Iterat
         for _ in range(tries):
             name = rng.choices(list(steps), (4, 4, 1, 2))[0]
             yield _damaged_step(rng, f"cache, {name}", steps[name], folders[name], place)
-    np.random.set_state(random_state[0])
-    torch.set_rng_state(random_state[1])
 
 
 def _damaged_step(

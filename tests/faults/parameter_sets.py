@@ -80,10 +80,10 @@ _VALIDATOR = validators.extend(
 )
 
 
-def parameter_sets(rng: random.Random, place: Path, tries: int) -> Iterator[Try]:
+def parameter_sets(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
     """Check random parameters as the pipeline, a chapter and the command line do."""
-    project = load_project(ROOT)
-    chapters = [chapter for chapter in project.executable if chapter.parameters]
+    book = load_project(ROOT)
+    chapters = [chapter for chapter in book.executable if chapter.parameters]
     for chapter in chapters:
         named = {name for name, constraint in chapter.constraints.items() if _names_another(constraint, chapter)}
         known = {name for other, name in RELATIONS if other == chapter.name}
@@ -95,7 +95,7 @@ def parameter_sets(rng: random.Random, place: Path, tries: int) -> Iterator[Try]
             name: _drawn(rng, chapter.parameters[name], chapter.constraints[name])
             for name in rng.sample(list(chapter.parameters), rng.randint(1, min(3, len(chapter.parameters))))
         }
-        yield _judged(project, chapter, values)
+        yield _judged(book, chapter, values)
 
 
 def is_allowed(chapter: Chapter, values: Mapping[str, Any]) -> bool:

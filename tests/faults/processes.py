@@ -1,5 +1,6 @@
-"""Ends of processes, a disk without room, two builds at once, and surroundings that are not clean, with real kernels."""
+"""Real kernels: ends of processes, a disk without room, two builds at once, and surroundings that are not clean."""
 
+import json
 import os
 import random
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,15 +40,14 @@ class _Watched:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.seen: dict[int, psutil.Process] = {}
-        self.main = subprocess.Popen(
-            command(root, "build", "--no-render"),
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        # The interpreter has started, and answers signals as the book does from here on.
-        self.main.stderr.readline()
+        self._log = root.with_name(f"{root.name}-{uuid.uuid4().hex}.log")
+        with self._log.open("wb") as log:
+            self.main = subprocess.Popen(
+                command(root, "build", "--no-render"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log
+            )
+        # From here on the book's own handling of signals is in place.
+        while not self._log.stat().st_size and self.main.poll() is None:
+            time.sleep(0.02)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -62,10 +63,10 @@ class _Watched:
 
     def end(self) -> tuple[int, str]:
         """Wait for the main process; return its exit code and what it said."""
-        said = self.main.communicate(timeout=300)[1]
+        code = self.main.wait(timeout=300)
         self._ended.set()
         self._thread.join()
-        return self.main.returncode, said
+        return code, self._log.read_text(encoding="utf-8", errors="replace")
 
     def orphans(self) -> list[str]:
         """Return what still runs after the grace period; it is killed."""
@@ -98,9 +99,10 @@ def ends(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator
         kind = list(ENDS)[number % len(ENDS)]
         root = _stale(project, place / "ends")
         watched = _Watched(root)
-        struck = _strike(watched, kind, rng.uniform(0, BUILD_SECONDS))
+        struck = _strike(watched, kind, rng.uniform(0, BUILD_SECONDS / (2 if "killed" in kind else 1)))
         code, said = watched.end()
-        wrong = [f"left running: {watched.orphans()}"] if watched.orphans() else []
+        orphans = watched.orphans()
+        wrong = [f"left running: {orphans}"] if orphans else []
         if left := watched.shared_memory():
             wrong.append(f"left in shared memory: {left}")
         if struck and code == 1 and "worker" in kind:
@@ -175,7 +177,7 @@ def full_disk(rng: random.Random, project: Path, place: Path, tries: int) -> Ite
             shutil.rmtree(root / "_build")
             edit(root / "package" / "helper.py", "+ ZERO", "+ ZERO - ZERO")
             before = results_of(root)
-            room = rng.choice((0, 4, 40, 200, 400)) * 1024
+            room = rng.choice((0, 4, rng.randint(0, 120), rng.randint(0, 300))) * 1024
             _fill(disk / "filling", room)
             done = build(root)
             wrong = []
@@ -198,8 +200,6 @@ def full_disk(rng: random.Random, project: Path, place: Path, tries: int) -> Ite
 
 def _outputs(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return results without what they record of the sources."""
-    import json
-
     outputs = {}
     for name, content in results.items():
         if name.endswith(".ipynb"):
@@ -264,7 +264,7 @@ def _hostile(folder: Path) -> dict[str, str]:
     for path, text in {
         "clone/package/__init__.py": "",
         "clone/package/compute.py": "def add(a, b):\n    return 0\n",
-        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'last_expr_or_assign'",
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'all'",
         "matplotlib/matplotlibrc": "text.color: white\nxtick.color: white\nlines.linewidth: 9\n",
         "jupyter/kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "Python 3", "language": "python"}',
         "start.py": "raise SystemExit(1)",
