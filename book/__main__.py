@@ -91,6 +91,7 @@ def _in_words(error: OSError, root: Path) -> str:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{place} can't be written or read ({error.strerror}); give yourself the permission, or copy the project"
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        place = next((folder for folder in Path(place).parents if folder.is_file()), place)
         return f"{place} is in the way ({error.strerror}); move it elsewhere"
     return f"{place}: {error.strerror or error}"
 

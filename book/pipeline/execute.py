@@ -93,7 +93,8 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
     """
     chapter = status.chapter
     check_loopback()
-    _check_writable(status.result.parent)
+    for place in (status.result.parent, build.models_of(chapter).parent):
+        _check_writable(place)
     folder = build.project.build / "kernel"
     remove_leftovers(folder)
     models = folder / "models" / chapter.name
@@ -163,7 +164,10 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
 
 def _check_writable(folder: Path) -> None:
     """Fail before the work instead of after it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
@@ -252,6 +256,8 @@ def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> No
             f"{chapter.name}: the kernel died in {_where(chapter.code_cells, done)}; out of memory is the usual cause"
             + (f"\n{printed[-2000:]}" if printed else "")
         ) from None
+    except RuntimeError as error:  # what jupyter_client says of a kernel that does not answer
+        raise ChapterError(f"{chapter.name}: {error}; run it again\n{kernel.printed_by_libraries()[-2000:]}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{chapter.name}, {_where(chapter.code_cells, done)}") from None
 

@@ -272,11 +272,14 @@ def _load_chapter(root: Path, docname: str) -> Chapter:
     path = root / f"{docname}.md"
     if not path.is_file():
         raise BookError(f"_toc.yml names {docname}, but {path} is missing")
+    # Read here, because jupytext takes a byte order mark for the end of the front matter.
+    text = read_text(path)
     try:
-        # Read here, because jupytext takes a byte order mark for the end of the front matter.
-        notebook = jupytext.reads(read_text(path), fmt="md:myst")
+        notebook = jupytext.reads(text, fmt="md:myst")
     except yaml.YAMLError as error:
         raise BookError(f"{path}: the front matter: {' '.join(str(error).split())}") from None
+    except Exception as error:  # jupytext and nbformat raise whatever they meet in something that is no notebook
+        raise BookError(f"{path} can't be read as a notebook: {' '.join(str(error).split())[:300]}") from None
     entry = notebook.metadata.get("book", {})
     needs, quick, constraints = (entry.get(name) or {} for name in ("needs", "quick", "parameters"))
     for name, value in (("needs", needs), ("quick", quick), ("parameters", constraints)):

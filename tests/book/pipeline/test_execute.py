@@ -229,11 +229,12 @@ def test_a_process_in_a_session_of_its_own_is_ended_as_well(changed):
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_without_a_loopback_interface_the_remedy_is_named(changed, capsys, monkeypatch):
-    def refuse(*_):
+@pytest.mark.parametrize("function", ["socket.create_server", "socket.create_connection"])
+def test_without_a_loopback_interface_the_remedy_is_named(changed, capsys, monkeypatch, function):
+    def refuse(*_, **__):
         raise OSError(99, "Cannot assign requested address")
 
-    monkeypatch.setattr("socket.create_server", refuse)
+    monkeypatch.setattr(function, refuse)
     assert main(["run", "second"], changed) == 1
     assert "127.0.0.1, through which the kernel is reached, can't be used" in capsys.readouterr().err
 
@@ -365,13 +366,37 @@ def test_damage_in_something_published_is_refused_with_the_command_that_restores
     assert "git checkout -- results/first.ipynb" in capsys.readouterr().err
 
 
+def test_a_kernel_that_does_not_answer_is_told_without_a_traceback(changed, capsys, monkeypatch):
+    def silent(*_, **__):
+        raise RuntimeError("Kernel didn't respond in 120 seconds")
+
+    monkeypatch.setattr("papermill.execute_notebook", silent)
+    assert main(["run", "second"], changed) == 1
+    assert "error: second: Kernel didn't respond in 120 seconds; run it again\n" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_models_is_named_before_the_chapter_runs(root, capsys):
+    (root / "results").mkdir()
+    (root / "results" / "models").write_text("in the way")
+    assert main(BUILD, root) == 1
+    assert f"error: {root / 'results' / 'models'} is in the way" in capsys.readouterr().err
+    assert not (root / "_build" / "kernel").exists(), "nothing was started"
+
+
+def test_a_read_only_results_folder_is_named_before_the_chapter_runs(root, capsys, monkeypatch):
+    (root / "results").mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(BUILD, root) == 1
+    assert f"error: {root / 'results'} can't be written or read (Permission denied)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["results", "_build"])
 def test_a_folder_where_a_file_belongs_or_a_file_where_a_folder_does_is_named(root, capsys, place):
     (root / place).write_text("in the way")
     assert main(BUILD, root) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
-    assert str(root / place) in error
+    assert f"{root / place} is in the way" in error
 
 
 def test_a_closed_pipe_is_no_traceback(built):
