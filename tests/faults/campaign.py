@@ -19,7 +19,7 @@ from tests.faults.tries import Try, executed_project
 Kind = Callable[[random.Random, Path, Path, int], Iterator[Try]]
 # With its share of the tries. Those with kernels take seconds each, the others milliseconds.
 KINDS: dict[str, tuple[Kind, float]] = {
-    "parameters": (parameter_sets.parameter_sets, 0.5),
+    "parameters": (parameter_sets.parameter_sets, 1.0),
     "notebooks": (damage.notebooks, 0.08),
     "models": (damage.models, 0.06),
     "records": (damage.records, 0.04),
@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "data": (damage.data_files, 0.02),
     "caches": (damage.caches, 0.1),
     "storing": (storing.ends_while_storing, 0.08),
+    "rendering": (storing.ends_while_rendering, 0.04),
     "environments": (processes.environments, 0.02),
     "ends": (processes.ends, 0.018),
     "two builds": (processes.two_builds, 0.002),

@@ -1,4 +1,4 @@
-"""An end at any line of storing a result: what is left is the last result or the new one, whole."""
+"""An end at any line of storing a result or of rendering: what is left is the last one or the new one, whole."""
 
 import errno
 import json
@@ -7,7 +7,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,14 +16,15 @@ from unittest import mock
 import nbformat
 
 from book import files
-from book.pipeline import results
+from book.pipeline import programs, results
+from book.pipeline import render as rendering
 from book.pipeline.content_key import statuses
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.results import restore_interrupted, store_result
 from tests.faults.tries import Try, copy_of
 
-WATCHED = {results.__file__, files.__file__}
+WATCHED = {results.__file__, files.__file__, rendering.__file__}
 
 
 def ends_while_storing(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
@@ -42,6 +43,53 @@ def ends_while_storing(rng: random.Random, project: Path, place: Path, tries: in
         ends[kind](rng, root, place, lines.number)
         restore_interrupted(load_build(load_project(root), "full"))
         yield _judged(f"storing, {kind}", root, last, new)
+
+
+def ends_while_rendering(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
+    """Kill or interrupt rendering; whatever the sources are then, the next rendering shows them."""
+    root = copy_of(project, place / "rendering")
+    source, page = root / "book/chapters/introduction.md", root / "_build/full/html/index.html"
+    text = source.read_text()
+    build = load_build(load_project(root), "full")
+
+    def written(renderers: Any, staged: Path, made: Path) -> Path:
+        made.mkdir(parents=True)
+        (made / "index.html").write_text(rendering._digest(staged))
+        return made
+
+    def render(at_line: Callable[[int], None]) -> int:
+        with _Lines(at_line) as lines:
+            rendering.render(build)
+        return lines.number
+
+    with (
+        mock.patch.object(rendering, "_build_html", written),
+        mock.patch.object(programs, "missing_latex", lambda: ["latexmk"]),
+    ):
+        number = render(lambda line: None)
+        for _ in range(tries):
+            chosen, is_kill = rng.randint(1, number), rng.random() < 0.5
+
+            def at_line(line: int, chosen: int = chosen, is_kill: bool = is_kill) -> None:
+                if line == chosen and is_kill:
+                    copy_of(root / "_build", place / "snapshot")
+                elif line == chosen:
+                    raise KeyboardInterrupt
+
+            source.write_text(text + rng.choice(("", "B")))
+            shutil.rmtree(place / "snapshot", ignore_errors=True)
+            with suppress(KeyboardInterrupt):
+                render(at_line)
+            if (place / "snapshot").exists():
+                copy_of(place / "snapshot", root / "_build")
+            source.write_text(text + rng.choice(("", "B")))
+            try:
+                rendering.render(build)
+            except Exception as error:
+                yield Try("rendering, an end", "traceback", repr(error)[:300])
+                continue
+            is_current = page.read_text() == rendering._digest(root / "_build/full/stage")
+            yield Try("rendering, an end", "shows the sources", "" if is_current else f"old pages after line {chosen}")
 
 
 def _judged(kind: str, root: Path, last: dict[str, Any], new: dict[str, Any]) -> Try:

@@ -19,7 +19,8 @@ from tests.faults.tries import Try, copy_of, executed_project
 from tests.small_project import ROOT, edit
 
 SEED = 0
-CHEAP = ["parameters", "notebooks", "models", "records", "sources", "data", "caches", "storing", "environments"]
+CHEAP = ["parameters", "notebooks", "models", "records", "sources", "data", "caches", "storing", "rendering"]
+CHEAP += ["environments"]
 
 
 @pytest.fixture(scope="module")
