@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "data": (damage.data_files, 0.02),
     "caches": (damage.caches, 0.1),
     "storing": (storing.ends_while_storing, 0.08),
-    "rendering": (storing.ends_while_rendering, 0.04),
+    "rendering": (storing.ends_while_rendering, 0.02),
     "environments": (processes.environments, 0.02),
     "ends": (processes.ends, 0.018),
     "two builds": (processes.two_builds, 0.002),
