@@ -8,7 +8,7 @@ GET_LATEX := $(PYTHON) -m book latex > /dev/null
 .DEFAULT_GOAL := help
 # Through the environment and as it is, so that nothing in it is run.
 override export NAME := $(value NAME)
-.PHONY: help book quick rerun test bench status submission latex browser clean
+.PHONY: help book quick rerun test faults bench status submission latex browser clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: latex browser ## lint, unit tests, and the quick book with its contents ch
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup
+
+faults: $(INSTALLED) ## a thousand faults on purpose, such as kills, flipped bits and full disks, with their outcomes
+	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --tries 1000
 
 bench: $(INSTALLED) ## time the NumPy network against scikit-learn and PyTorch, and VGG16's backbone against torchvision's
 	@$(PYTHON) -m benchmarks.bench_mlp

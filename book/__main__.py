@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C while the rest is imported ends the process without a traceback; `main` handles it from then on.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import ctypes
 import errno
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -42,7 +47,7 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     """
     root = (root or Path(__file__).parents[1]).resolve()
     # Whoever stops the process by a signal, or closes its terminal, wants the kernels ended as well, as after Ctrl-C.
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # nohup has the terminal's end ignored, and that stays.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -86,6 +91,7 @@ def _in_words(error: OSError, root: Path) -> str:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{place} can't be written or read ({error.strerror}); give yourself the permission, or copy the project"
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        place = next((folder for folder in Path(place).parents if folder.is_file()), place)
         return f"{place} is in the way ({error.strerror}); move it elsewhere"
     return f"{place}: {error.strerror or error}"
 

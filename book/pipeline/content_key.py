@@ -34,7 +34,7 @@ from book import sources
 from book.files import checksums_of
 from book.pipeline.build import Build
 from book.pipeline.errors import BookError
-from book.pipeline.project import PARAMETERS_TAG, Chapter, tags_of
+from book.pipeline.project import INJECTED_TAG, PARAMETERS_TAG, Chapter, code_cells_of, tags_of
 
 CODE = "code cells"
 # With them a cell may fail, or is not run; other tags change only how it is shown.
@@ -121,9 +121,12 @@ def _status_of(build: Build, chapter: Chapter, found: dict[str, Status]) -> Stat
     record: dict[str, Any] = {}
     is_damaged = False
     try:
-        record = _read(result)
+        notebook = _read(result)
+        record = _record_of(notebook)
         reasons = _changes(record, components)
         damaged = _damaged_models(record, build.models_of(chapter))
+        if not reasons and len(code_cells_of(notebook)) != len(chapter.code_cells):
+            damaged.append(f"the cells of {result.name} are not the chapter's")
         is_damaged = bool(damaged) and not reasons
         reasons += damaged
     except FileNotFoundError:
@@ -202,7 +205,7 @@ def external_imports(root: Path, chapter: Chapter) -> set[str]:
 def recorded(result: Path) -> dict[str, Any]:
     """Return what the pipeline recorded in an executed notebook, or an empty dict if there is none or it is damaged."""
     try:
-        return _read(result)
+        return _record_of(_read(result))
     except (FileNotFoundError, _DamagedResultError):
         return {}
 
@@ -211,9 +214,13 @@ def seal_of(notebook: NotebookNode) -> str:
     """Return the digest of a result: of its outputs and of what the pipeline recorded, except for the digest itself.
 
     Cells without outputs do not count, so that a published notebook's opening cell leaves the digest as it is; nor
-    does the text, which is brought up to date without a run.
+    does the text, which is brought up to date without a run, except for the parameters that were injected.
     """
-    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    outputs = [
+        cell.source if INJECTED_TAG in tags_of(cell) else cell.outputs
+        for cell in notebook.cells
+        if cell.cell_type == "code" and (cell.outputs or INJECTED_TAG in tags_of(cell))
+    ]
     record = {name: value for name, value in notebook.metadata.get("book", {}).items() if name != "digest"}
     return _hash([outputs, record])
 
@@ -270,8 +277,8 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _read(result: Path) -> dict[str, Any]:
-    """Return what the pipeline recorded in an executed notebook, nothing if it has no digest.
+def _read(result: Path) -> NotebookNode:
+    """Read an executed notebook and compare it with its digest, if it has one.
 
     Raises
     ------
@@ -282,16 +289,21 @@ def _read(result: Path) -> dict[str, Any]:
     """
     try:
         notebook: NotebookNode = nbformat.read(result, as_version=4)
-        record = notebook.metadata.get("book", {})
-        is_sealed = record != {} and record.get("digest") is not None
-        is_whole = not is_sealed or record["digest"] == seal_of(notebook)
+        record = _record_of(notebook)
+        is_whole = not record or record["digest"] == seal_of(notebook)
     except OSError:
         raise
     except Exception:  # nbformat raises whatever it meets in something that is no notebook
         is_whole = False
     if not is_whole:
         raise _DamagedResultError(f"{result.name} is damaged")
-    return dict(record) if is_sealed else {}
+    return notebook
+
+
+def _record_of(notebook: NotebookNode) -> dict[str, Any]:
+    """Return what the pipeline recorded in an executed notebook, nothing if it has no digest."""
+    record = notebook.metadata.get("book", {})
+    return dict(record) if record.get("digest") is not None else {}
 
 
 def _damaged_models(record: dict[str, Any], folder: Path) -> list[str]:

@@ -39,12 +39,9 @@ from book.pipeline.cost import ProcessTree
 from book.pipeline.errors import ChapterError
 from book.pipeline.kernel import Kernel, check_loopback, clean_environment, remove_leftovers
 from book.pipeline.progress_bars import Progress
-from book.pipeline.project import Project, tags_of
+from book.pipeline.project import INJECTED_TAG, Project, code_cells_of, tags_of
 from book.pipeline.results import store_result
 
-INJECTED_TAG = "injected-parameters"
-# The first cell of a published notebook, see `book.pipeline.publish`.
-OPENING_TAG = "opening"
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 NO_SPACE = "No space left on device"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -96,7 +93,8 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
     """
     chapter = status.chapter
     check_loopback()
-    _check_writable(status.result.parent)
+    for place in (status.result.parent, build.models_of(chapter).parent):
+        _check_writable(place)
     folder = build.project.build / "kernel"
     remove_leftovers(folder)
     models = folder / "models" / chapter.name
@@ -166,19 +164,24 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
 
 def _check_writable(folder: Path) -> None:
     """Fail before the work instead of after it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _steps(costs: Path) -> list[dict[str, Any]]:
-    """Read what the chapter's cached steps cost; a line that was not written whole is left out."""
+    """Read what the chapter's cached steps cost; a line that is not whole is left out."""
     steps = []
-    for line in costs.read_text(encoding="utf-8").splitlines() if costs.is_file() else []:
+    for line in costs.read_text(encoding="utf-8", errors="replace").splitlines() if costs.is_file() else []:
         try:
-            steps.append(json.loads(line))
+            step = json.loads(line)
         except ValueError:
             continue
+        if isinstance(step, dict) and step.keys() >= {"step", "wall_seconds", "found"}:
+            steps.append(step)
     return steps
 
 
@@ -197,7 +200,7 @@ def code_cells_with_runs(source: NotebookNode, executed: NotebookNode) -> list[t
     ValueError
         If the result is not of this source: the numbers of cells differ.
     """
-    return list(zip(_code_cells(source), _code_cells(executed), strict=True))
+    return list(zip(code_cells_of(source), code_cells_of(executed), strict=True))
 
 
 def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> NotebookNode:
@@ -253,6 +256,8 @@ def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> No
             f"{chapter.name}: the kernel died in {_where(chapter.code_cells, done)}; out of memory is the usual cause"
             + (f"\n{printed[-2000:]}" if printed else "")
         ) from None
+    except RuntimeError as error:  # what jupyter_client says of a kernel that does not answer
+        raise ChapterError(f"{chapter.name}: {error}; run it again\n{kernel.printed_by_libraries()[-2000:]}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{chapter.name}, {_where(chapter.code_cells, done)}") from None
 
@@ -265,7 +270,7 @@ def _where(cells: list[NotebookNode], index: int) -> str:
 
 def _check_publishable(project: Project, name: str, executed: NotebookNode, source: list[NotebookNode]) -> None:
     """Fail on warnings, on a caption without a figure, and on text that would differ on another machine or in a run."""
-    cells = _code_cells(executed)
+    cells = code_cells_of(executed)
     for index, cell in enumerate(cells):
         if "figure" in source[index].metadata.get("mystnb", {}) and not any(map(_is_figure, cell.outputs)):
             raise ChapterError(f"{name}: {_where(cells, index)} has a caption, and gave no figure")
@@ -282,12 +287,6 @@ def _check_publishable(project: Project, name: str, executed: NotebookNode, sour
 
 def _is_figure(output: NotebookNode) -> bool:
     return any(kind.startswith("image/") for kind in output.get("data", {}))
-
-
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """List the code cells that are the chapter's, not papermill's or the pipeline's."""
-    ours = {INJECTED_TAG, OPENING_TAG}
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
 def _texts(output: NotebookNode) -> list[str]:

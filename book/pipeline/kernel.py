@@ -49,6 +49,7 @@ PASSED_PREFIXES = (
     *("CUDA_", "NVIDIA_", "CUBLAS_"),  # which GPUs there are, and how they compute
     *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_"),  # how BLAS and OpenMP compute on this processor
 )
+LOOPBACK_SECONDS = 5
 _NUM_THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS")
 _COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
@@ -89,7 +90,8 @@ if pid:
         end = time.monotonic() + seconds
         while time.monotonic() < end and members():
             time.sleep(0.05)
-shutil.rmtree(sys.argv[1], ignore_errors=True)
+for folder in sys.argv[1:]:
+    shutil.rmtree(folder, ignore_errors=True)
 """
 
 
@@ -102,7 +104,11 @@ def check_loopback() -> None:
         If 127.0.0.1 can't be used.
     """
     try:
-        with socket.create_server(("127.0.0.1", 0)):
+        # Where the interface is down, a server starts all the same, and nothing reaches it.
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=LOOPBACK_SECONDS),
+        ):
             pass
     except OSError as error:
         raise BookError(
@@ -155,6 +161,35 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
     }, complaints
 
 
+class Watchdog:
+    """A process that ends a group of processes, with what left it, when this process ends or wants it.
+
+    Parameters
+    ----------
+    *folders : pathlib.Path
+        What is removed after that.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WATCHDOG, *map(str, folders)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def watch(self, group: int) -> None:
+        """Say which group to end: the number of its first process."""
+        self._process.stdin.write(f"{group}\n".encode())
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        """End the group, and wait for that."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
 @dataclass
 class Kernel:
     """How a kernel is started and ended.
@@ -175,7 +210,7 @@ class Kernel:
     folder: Path
     environment: dict[str, str]
     pid: int | None = None
-    _watchdog: subprocess.Popen | None = field(default=None, repr=False)
+    _watchdog: Watchdog | None = field(default=None, repr=False)
     _log: IO[bytes] | None = field(default=None, repr=False)
 
     @contextmanager
@@ -184,14 +219,7 @@ class Kernel:
         for name in ("ipython", "jupyter", "matplotlib", "joblib"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._warm_font_cache()
-        self._watchdog = subprocess.Popen(
-            [sys.executable, "-c", _WATCHDOG, str(self.folder / "joblib")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-            start_new_session=True,
-        )
+        self._watchdog = Watchdog(self.folder / "joblib")
         self._log = (self.folder / "libraries.log").open("wb")
         try:
             yield
@@ -201,9 +229,8 @@ class Kernel:
 
     def end(self) -> None:
         """End the kernel and all that it started, and wait for it."""
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            self._watchdog.stdin.close()
-            self._watchdog.wait()
+        if self._watchdog is not None:
+            self._watchdog.end()
             self._watchdog = None
 
     def printed_by_libraries(self) -> str:
@@ -213,8 +240,7 @@ class Kernel:
     def started(self, pid: int) -> None:
         """Take note of the kernel's process."""
         self.pid = pid
-        self._watchdog.stdin.write(f"{pid}\n".encode())
-        self._watchdog.stdin.flush()
+        self._watchdog.watch(pid)
 
     def _warm_font_cache(self) -> None:
         """Build Matplotlib's font cache, which would print about it in the chapter."""

@@ -21,7 +21,7 @@ from book.pipeline.errors import BookError
 from book.pipeline.execute import code_cells_with_runs
 from book.pipeline.project import Chapter, Project, read_yaml, tags_of
 from book.pipeline.provenance import RUN_TIMES_MARK, box, run_times
-from book.pipeline.publish import compose
+from book.pipeline.publish import KERNEL, LANGUAGE, compose
 from book.pipeline.results import read_result
 
 # The executed notebooks that the pages offer for download.
@@ -31,8 +31,6 @@ _GLUE_DIRECTIVE = re.compile(r"\{glue:\w*\}[ \t]+(?P<chapter>\w+)/(?P<key>\S+)")
 _INCLUDED_FILE = re.compile(r"\{(?:literalinclude|include|image|figure)\}[ \t]+(?P<path>\S+)")
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\]\((?P<path>[^)\s:]+)\)")
 _PAGE_LINK = re.compile(r"\]\((?P<page>[\w./-]+)\.md(?P<rest>[)#])")
-_KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-_LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
 
 
 def stage(build: Build, folder: Path) -> Path:
@@ -104,7 +102,7 @@ def _page(
     """Put a chapter's prose and cells together with the outputs of its run."""
     page = nbformat.from_dict(copy.deepcopy(chapter.notebook))
     own = {name: value for name, value in page.metadata.items() if name not in ("book", "jupytext")}
-    page.metadata = nbformat.from_dict(own | {"kernelspec": _KERNEL, "language_info": _LANGUAGE})
+    page.metadata = nbformat.from_dict(own | {"kernelspec": KERNEL, "language_info": LANGUAGE})
     page.nbformat, page.nbformat_minor = 4, 5
     if chapter.is_executable:
         _take_outputs(page, executed[chapter.name])
@@ -129,7 +127,7 @@ def _page(
 def _take_outputs(page: NotebookNode, executed: NotebookNode) -> None:
     for cell, result in code_cells_with_runs(page, executed):
         cell.outputs = copy.deepcopy(result.outputs)
-        cell.execution_count = result.execution_count
+        cell.execution_count = result.get("execution_count")
 
 
 def _glued(executed: NotebookNode) -> dict[str, NotebookNode]:

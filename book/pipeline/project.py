@@ -16,6 +16,9 @@ from nbformat import NotebookNode
 from book.pipeline.errors import BookError
 
 PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"
+# The first cell of a published notebook, see `book.pipeline.publish`.
+OPENING_TAG = "opening"
 # What `is_plain` admits, for messages.
 ANYTHING = "numbers, texts, true, false, None, or lists and mappings of these"
 
@@ -123,6 +126,12 @@ class Project:
 def tags_of(cell: NotebookNode) -> list[str]:
     """Return the tags of a cell."""
     return list(cell.metadata.get("tags", []))
+
+
+def code_cells_of(notebook: NotebookNode) -> list[NotebookNode]:
+    """List the code cells of a result that are the chapter's, not papermill's or the pipeline's."""
+    ours = {INJECTED_TAG, OPENING_TAG}
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
 def parse_parameters(source: str, where: str) -> dict[str, Any]:
@@ -263,11 +272,14 @@ def _load_chapter(root: Path, docname: str) -> Chapter:
     path = root / f"{docname}.md"
     if not path.is_file():
         raise BookError(f"_toc.yml names {docname}, but {path} is missing")
+    # Read here, because jupytext takes a byte order mark for the end of the front matter.
+    text = read_text(path)
     try:
-        # Read here, because jupytext takes a byte order mark for the end of the front matter.
-        notebook = jupytext.reads(read_text(path), fmt="md:myst")
+        notebook = jupytext.reads(text, fmt="md:myst")
     except yaml.YAMLError as error:
         raise BookError(f"{path}: the front matter: {' '.join(str(error).split())}") from None
+    except Exception as error:  # jupytext and nbformat raise whatever they meet in something that is no notebook
+        raise BookError(f"{path} can't be read as a notebook: {' '.join(str(error).split())[:300]}") from None
     entry = notebook.metadata.get("book", {})
     needs, quick, constraints = (entry.get(name) or {} for name in ("needs", "quick", "parameters"))
     for name, value in (("needs", needs), ("quick", quick), ("parameters", constraints)):

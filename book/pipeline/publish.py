@@ -17,10 +17,20 @@ from nbformat import NotebookNode
 from book.files import write_atomically
 from book.pipeline.build import Build
 from book.pipeline.errors import BookError
-from book.pipeline.execute import INJECTED_TAG, OPENING_TAG, code_cells_with_runs
-from book.pipeline.project import PARAMETERS_TAG, Chapter, read_text, read_yaml, tags_of
+from book.pipeline.execute import code_cells_with_runs
+from book.pipeline.project import (
+    INJECTED_TAG,
+    OPENING_TAG,
+    PARAMETERS_TAG,
+    Chapter,
+    read_text,
+    read_yaml,
+    tags_of,
+)
 from book.pipeline.results import read_result
 
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
 _OPENING = """\
 # Makes this notebook run outside of the pipeline, in Colab for instance.
 import os
@@ -69,11 +79,14 @@ def compose(build: Build, chapter: Chapter, executed: NotebookNode) -> NotebookN
         A notebook with the metadata of the run.
     """
     notebook = nbformat.from_dict(copy.deepcopy(chapter.notebook))
-    notebook.metadata = copy.deepcopy(executed.metadata)
+    # Of the run only what its digest covers.
+    own = {name: value for name, value in notebook.metadata.items() if name != "book"}
+    record = {"kernelspec": KERNEL, "language_info": LANGUAGE, "book": copy.deepcopy(executed.metadata["book"])}
+    notebook.metadata = nbformat.from_dict(own | record)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell, run in code_cells_with_runs(notebook, executed):
         cell.outputs = copy.deepcopy(run.outputs)
-        cell.execution_count = run.execution_count
+        cell.execution_count = run.get("execution_count")
     injected = [copy.deepcopy(cell) for cell in executed.cells if INJECTED_TAG in tags_of(cell)]
     place = next((i + 1 for i, cell in enumerate(notebook.cells) if PARAMETERS_TAG in tags_of(cell)), 0)
     notebook.cells[place:place] = injected

@@ -26,7 +26,7 @@ from book.pipeline.build import Build
 from book.pipeline.configuration import CONTENTS, REPORT_CONTENTS
 from book.pipeline.content_key import statuses
 from book.pipeline.errors import BookError
-from book.pipeline.kernel import PASSED
+from book.pipeline.kernel import PASSED, Watchdog
 from book.pipeline.pages import DOWNLOADS, report_stage, stage
 from book.pipeline.provenance import RENDERERS
 
@@ -138,6 +138,8 @@ class Renderers:
         with self._lock:
             if self._ended:
                 raise BookError(f"{what} was not started, because rendering ended")
+            # Nobody else ends it, should this process be killed.
+            watchdog = Watchdog()
             process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -149,8 +151,10 @@ class Renderers:
                 errors="replace",
                 start_new_session=True,
             )
+            watchdog.watch(process.pid)
             self._processes.append(process)
         out, err = process.communicate()
+        watchdog.end()
         if process.returncode < 0:
             name = signal.Signals(-process.returncode).name
             raise BookError(f"{what} was killed ({name}), for lack of memory perhaps; run the command again")

@@ -117,6 +117,9 @@ def restore_interrupted(build: Build) -> None:
                 else:
                     old.rmdir()
         _remove_if_empty(place.parent)
+        # What `write_atomically` was at when it was killed.
+        for path in build.results_of(chapter).glob(f".{chapter.name[:40]}*.tmp"):
+            path.unlink()
 
 
 def _models(build: Build, chapter: Chapter) -> dict[str, str]:

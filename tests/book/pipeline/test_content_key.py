@@ -23,7 +23,7 @@ def publish(root, total="1"):
     write_atomically(models / "total.txt", total)
     for name in ("first", "second"):
         status = _statuses(root)[name]
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1") for _ in status.chapter.code_cells])
         notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
         record = {
             "key": status.key,

@@ -135,6 +135,16 @@ def test_a_file_that_is_not_yaml_or_holds_no_mapping_is_named(root, capsys, text
     assert capsys.readouterr().err.startswith(f"error: {root / '_toc.yml'}{message}")
 
 
+def test_a_chapter_that_is_no_notebook_is_named(root, capsys):
+    edit(
+        root / "book/chapters/first.md",
+        "kernelspec:\n  display_name: Python 3\n  language: python\n  name: python3",
+        "kernelspec: x",
+    )
+    assert main(["status"], root) == 1
+    assert capsys.readouterr().err.startswith(f"error: {root / 'book/chapters/first.md'} can't be read as a notebook: ")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -2,10 +2,13 @@
 
 import re
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import yaml
 from pages import Pages, letters
@@ -262,3 +265,23 @@ def test_a_missing_or_undecodable_file_is_named(changed, name, content):
         path.write_bytes(content)
     with pytest.raises(BookError, match=path.name):
         render(changed)
+
+
+def test_a_killed_pipeline_leaves_no_renderer(tmp_path):
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from book.pipeline.render import Renderers
+code = "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, file=open('pid', 'w')); "
+Renderers().run("a renderer", [sys.executable, "-c", code + "child.wait()"], Path({str(tmp_path)!r}), None)
+"""
+    with subprocess.Popen([sys.executable, "-c", program]) as pipeline:
+        pid = tmp_path / "pid"
+        deadline = time.monotonic() + 60
+        while not (pid.exists() and pid.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        descendants = psutil.Process(pipeline.pid).children(recursive=True)
+        assert int(pid.read_text()) in [process.pid for process in descendants]
+        pipeline.kill()
+    assert not psutil.wait_procs(descendants, timeout=3)[1]

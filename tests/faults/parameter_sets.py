@@ -1,0 +1,216 @@
+"""Random sets of parameters for the real chapters, judged by JSON Schema and by relations that are written here."""
+
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from math import isfinite
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator, validators
+
+from book.experiments.checks import check_parameters as check_in_chapter
+from book.pipeline.errors import BookError
+from book.pipeline.parameters import check_parameters, run_build
+from book.pipeline.project import Chapter, load_project
+from tests.faults.tries import Try
+from tests.small_project import ROOT
+
+ODD = (
+    *(None, True, False, 0, -1, 1, 2, 9, 10, 11, 31, 32, 784, 5_600, 5_610, 56_000, 2**32 - 1, 2**32, 10**400),
+    *(float("nan"), float("inf"), float("-inf"), 0.0, -0.0, -1e-3, 1e-9, 0.5, 1.0, 1e300),
+    *("", "relu", "3", "online", "normal", "IMAGENET1K_V1", "nan", "$(touch x)", "ß"),
+    *(
+        [],
+        [10],
+        [784, 10],
+        [784, 0, 10],
+        [784, 32, 10],
+        [784, 32.0, 10],
+        [1, 1],
+        [2, 1],
+        [1, 2],
+        [0.1, 0.2],
+        [[32, 17]],
+    ),
+    *([None], ["a"], [True, True], {}, {"a": 1}, {"a": -1}, {"a": "x"}),
+)
+MESSAGE = re.compile(r"\w+ must be .+; got .+", re.DOTALL)
+FILTERS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, **dict.fromkeys((17, 19, 21, 24, 26, 28), 512)}
+# What a table says with the name of another parameter, by chapter.
+RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
+    ("all_models", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
+    ("all_models", "num_timed"): lambda p: p["num_timed"] <= p["num_test"],
+    ("convolutions", "filter_pos"): lambda p: p["filter_pos"] < FILTERS[p["cnn_layer"]],
+    ("convolutions", "random_low"): lambda p: p["random_low"] <= p["random_high"],
+    ("cross_entropy_and_kl", "curve_batch_size"): lambda p: p["curve_batch_size"] <= p["num_curve_images"],
+    ("dense_to_convolution", "num_shuffled_seeds"): lambda p: p["num_shuffled_seeds"] <= p["num_seeds"],
+    ("four_activations", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
+    ("four_activations", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
+    ("numpy_network", "batch_size"): lambda p: p["batch_size"] <= p["num_images"],
+    ("scikit_learn", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
+    ("scikit_learn", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
+    ("scikit_learn", "num_searched"): lambda p: p["num_searched"] <= p["num_train"],
+    ("vgg16", "batch_size"): lambda p: p["batch_size"] <= p["num_compared_train"],
+    ("vgg16", "num_compared_train"): lambda p: p["num_compared_train"] <= p["num_train"],
+    ("vgg16", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+}
+_TYPES = {"integer": "integer", "number": "number", "text": "string", "boolean": "boolean"}
+_FIELDS = {
+    **{"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"},
+    **{"multiple_of": "multipleOf", "min_length": "minItems", "max_length": "maxItems"},
+}
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    # 10**400 is an integer, but no float can hold it.
+    return (_is_integer(_, value) and abs(value) < sys.float_info.max) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+_VALIDATOR = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer).redefine("number", _is_number),
+)
+
+
+def parameter_sets(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
+    """Check random parameters as the pipeline, a chapter and the command line do."""
+    book = load_project(ROOT)
+    chapters = [chapter for chapter in book.executable if chapter.parameters]
+    for chapter in chapters:
+        named = {name for name, constraint in chapter.constraints.items() if _names_another(constraint, chapter)}
+        known = {name for other, name in RELATIONS if other == chapter.name}
+        if named != known:
+            yield Try("parameters", "oracle", f"{chapter.name}: its table relates {named}, the oracle {known}")
+    for _ in range(tries):
+        chapter = rng.choice(chapters)
+        values = {
+            name: _drawn(rng, chapter.parameters[name], chapter.constraints[name])
+            for name in rng.sample(list(chapter.parameters), rng.randint(1, min(3, len(chapter.parameters))))
+        }
+        yield _judged(book, chapter, values)
+
+
+def is_allowed(chapter: Chapter, values: Mapping[str, Any]) -> bool:
+    """Tell whether all parameters of a chapter are allowed, without the book's own checks."""
+    if not all(_fits(chapter.constraints[name], values[name]) for name in chapter.constraints):
+        return False
+    relations = [holds for (other, _), holds in RELATIONS.items() if other == chapter.name]
+    return all(holds(values) for holds in relations)
+
+
+def _judged(project: Any, chapter: Chapter, values: dict[str, Any]) -> Try:
+    merged = chapter.parameters | values
+    wanted = is_allowed(chapter, merged)
+    shown = f"{chapter.name} with {values!r:.300}"
+    texts = [(name, value if isinstance(value, str) else repr(value)) for name, value in values.items()]
+    checks: dict[str, Callable[[], Any]] = {
+        "the pipeline": lambda: check_parameters(chapter, values, chapter.name),
+        "the chapter": lambda: check_in_chapter(chapter.name, merged),
+        "the command line": lambda: run_build(project, chapter, texts),
+    }
+    for who, check in checks.items():
+        try:
+            check()
+        except (BookError, ValueError) as error:
+            if isinstance(error, ValueError) != (who == "the chapter"):
+                return Try("parameters", "traceback", f"{who}: {shown}: {error!r}")
+            message = str(error)
+            if wanted and ", which " not in message.split(" must be ")[0]:
+                return Try("parameters", "refused", f"{who}: {shown} is allowed, but: {message}")
+            if not MESSAGE.search(message):
+                return Try("parameters", "refused", f"{who}: {shown}: not in the one form of words: {message}")
+        except Exception as error:
+            return Try("parameters", "traceback", f"{who}: {shown}: {error!r}")
+        else:
+            # What a command line can't say is another value there: nan is a text, and None may be one.
+            if not wanted and who != "the command line":
+                return Try("parameters", "accepted", f"{who}: {shown} is not allowed")
+            if not wanted and all(_comes_back(value) for value in values.values()):
+                return Try("parameters", "accepted", f"{who}: {shown} is not allowed")
+    return Try("parameters", "accepted as allowed" if wanted else "refused by name")
+
+
+def _comes_back(value: Any) -> bool:
+    return not isinstance(value, str) and value is not None
+
+
+def _names_another(constraint: Mapping[str, Any], chapter: Chapter) -> bool:
+    limits = [value for field, value in constraint.items() if field not in ("type", "choices", "items")]
+    if any(isinstance(limit, dict) or (isinstance(limit, str) and limit in chapter.parameters) for limit in limits):
+        return True
+    return isinstance(constraint.get("items"), dict) and _names_another(constraint["items"], chapter)
+
+
+def _drawn(rng: random.Random, default: Any, constraint: Mapping[str, Any]) -> Any:
+    """Draw a value: an odd one, one at a limit, or one like the default."""
+    what = rng.random()
+    if what < 0.4:
+        return deepcopy(rng.choice(ODD))
+    limits = [value for value in constraint.values() if isinstance(value, Real) and not isinstance(value, bool)]
+    if what < 0.6 and limits:
+        return rng.choice(limits) + rng.choice((-1, 0, 1, 0.5, -1e-9))
+    if "choices" in constraint:
+        return rng.choice(constraint["choices"])
+    if isinstance(default, list) and default:
+        changed = deepcopy(default)
+        match rng.randrange(5):
+            case 0:
+                changed.pop(rng.randrange(len(changed)))
+            case 1:
+                changed.insert(rng.randint(0, len(changed)), rng.choice(ODD))
+            case 2:
+                rng.shuffle(changed)
+            case 3:
+                changed[rng.randrange(len(changed))] = deepcopy(rng.choice(ODD))
+        return changed
+    if isinstance(default, Real) and not isinstance(default, bool):
+        factor = rng.choice((1, 2, 0.5, 10, 100, -1))
+        return type(default)(default * factor)
+    return default
+
+
+def _fits(constraint: Mapping[str, Any], value: Any) -> bool:
+    return _VALIDATOR(_schema(constraint)).is_valid(value) and _has_ends_and_order(constraint, value)
+
+
+def _has_ends_and_order(constraint: Mapping[str, Any], value: Any) -> bool:
+    """Check what JSON Schema does not know of lists."""
+    if not isinstance(value, list):
+        return True
+    ends = [("first", 0), ("last", -1)]
+    return all(value and value[place] == constraint[field] for field, place in ends if field in constraint) and (
+        not constraint.get("increasing") or value == sorted(set(value))
+    )
+
+
+def _schema(constraint: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a constraint, without limits that name another parameter."""
+    if constraint["type"] == "list":
+        schema: dict[str, Any] = {"type": "array"}
+        items = constraint.get("items")
+        if isinstance(items, list):
+            schema |= {"prefixItems": [_schema(item) for item in items], "minItems": len(items), "maxItems": len(items)}
+        elif items:
+            schema["items"] = _schema(items)
+        if "length" in constraint:
+            schema |= {"minItems": constraint["length"], "maxItems": constraint["length"]}
+        if constraint.get("unique"):
+            schema["uniqueItems"] = True
+    elif constraint["type"] == "mapping":
+        schema = {"type": "object", "additionalProperties": _schema(constraint["items"])}
+    else:
+        schema = {"type": _TYPES[constraint["type"]]}
+    for field, name in _FIELDS.items():
+        if isinstance(constraint.get(field), Real):
+            schema[name] = constraint[field]
+    if "choices" in constraint:
+        schema["enum"] = constraint["choices"]
+    return {"anyOf": [{"type": "null"}, schema]} if constraint.get("optional") else schema
