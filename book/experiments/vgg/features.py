@@ -24,6 +24,7 @@ from book.experiments.page.execution import device, one_thread, parallel
 from book.experiments.page.progress import Progress, notice, reported
 from book.experiments.page.storage import CachedStep, machine, memory_mapped
 from book.experiments.vgg.backbone import Backbone
+from book.files import write_atomically
 from book.sources import digest_of
 
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -35,7 +36,7 @@ BLOCK_BYTES = 16 * 2**20
 """A block holds about so many bytes of features; so much work of each worker at most is lost when a run is killed."""
 
 DECISION_SECONDS = 0.2
-"""How long the two precisions are compared at most; one product more may be under way when the time is up."""
+"""How long the two precisions are compared; a round that is under way when the time is up is ended."""
 
 CLEAR_MARGIN = 1.3
 """bfloat16 is chosen if it is so many times as fast, so that the choice on one machine is the same each time."""
@@ -112,7 +113,8 @@ def backbone_features(
     dtype = getattr(torch, fastest_precision() if precision == "auto" else precision)
     settings = backbone.settings
     weights = {name: tensor.numpy() for name, tensor in backbone.layers.state_dict().items()}
-    images = np.ascontiguousarray(images)
+    # Writable, because PyTorch warns of anything else.
+    images = np.require(images, requirements=["C_CONTIGUOUS", "WRITEABLE"])
     step = CachedStep(
         f"features-{settings.input_size}px",
         {
@@ -133,7 +135,10 @@ def backbone_features(
             notice(f"{step.folder.name}: {blocks.num_damaged} of {blocks.number} blocks are damaged; computed again")
         missing = [block for block in range(blocks.number) if block not in blocks.whole]
         progress.advance(len(images) - sum(len(images[blocks.rows(block)]) for block in missing), "from the cache")
-        _compute(backbone, weights, images, dtype, blocks, missing, progress)
+        started = time.perf_counter()
+        for block, features, cpu_seconds in _computed(backbone, weights, images, dtype, blocks, missing, progress):
+            blocks.write(block, features, cpu_seconds, time.perf_counter() - started)
+            started = time.perf_counter()
         step.report(blocks.cost(), found=not missing)
         stored = blocks.mapped()
     return Features(stored, np.asarray(labels, np.int64), backbone.output_shape, step.folder.name)
@@ -204,64 +209,52 @@ def faster_of(multiply: Callable[[str], object], clock: Callable[[], float]) -> 
     str
         "bfloat16" if it is `CLEAR_MARGIN` times as fast.
     """
-    deadline = clock() + DECISION_SECONDS
     best = {"float32": float("inf"), "bfloat16": float("inf")}
-    for number in range(30):
+    for name in best:
+        multiply(name)  # the first product also prepares the next ones
+    deadline = clock() + DECISION_SECONDS
+    for number in range(1, 31):
         for name in best:
-            if number > 0 and clock() > deadline:
-                break
             start = clock()
             multiply(name)
-            if number > 0 or clock() > deadline:  # the first product also prepares the next ones
-                best[name] = min(best[name], clock() - start)
-        if number > 2 and max(best.values()) > 4 * min(best.values()):
+            best[name] = min(best[name], clock() - start)
+        is_plain = number > 2 and max(best.values()) > 4 * min(best.values())
+        if is_plain or clock() > deadline:
             break
     return "bfloat16" if CLEAR_MARGIN * best["bfloat16"] < best["float32"] else "float32"
 
 
-def _compute(backbone, weights, images, dtype, blocks, missing, progress) -> None:
-    """Compute the missing blocks and write each as soon as it is there."""
-    if not missing:
-        return
-    started = time.perf_counter()
+def _computed(backbone, weights, images, dtype, blocks, missing, progress):
+    """Yield the number, the features and the CPU seconds of each missing block, as they come."""
     if device() == "cuda":
-        computed = (
-            _computed_block(backbone, images[blocks.rows(block)], dtype, "cuda", block, progress) for block in missing
-        )
-        for block, features, cpu_seconds in computed:
-            now = time.perf_counter()
-            blocks.write(block, features, cpu_seconds, now - started)
-            started = now
-        return
-    mapped = memory_mapped("backbone", weights)
-    bare = backbone._replace(layers=None)
-    with parallel():
-        tasks = (
-            delayed(_block_of_worker)(bare, mapped, images[blocks.rows(block)], dtype, block, progress)
-            for block in missing
-        )
-        for block, features, cpu_seconds in Parallel(return_as="generator_unordered")(tasks):
-            now = time.perf_counter()
-            blocks.write(block, features, cpu_seconds, now - started)
-            started = now
+        for block in missing:
+            yield _computed_block(backbone, images[blocks.rows(block)], dtype, "cuda", block, progress)
+    elif missing:
+        mapped = memory_mapped("backbone", weights)
+        bare, digest = backbone._replace(layers=None), _digest(*(array.tobytes() for array in weights.values()))
+        with parallel():
+            yield from Parallel(return_as="generator_unordered")(
+                delayed(_block_of_worker)(bare, mapped, digest, images[blocks.rows(block)], dtype, block, progress)
+                for block in missing
+            )
 
 
-def _block_of_worker(bare: Backbone, weights, images, dtype, block: int, progress: Progress):
+def _block_of_worker(bare: Backbone, weights, digest: str, images, dtype, block: int, progress: Progress):
     """Compute a block in a worker process, which builds the backbone once."""
     with one_thread():
-        return _computed_block(_rebuilt(bare, weights), images, dtype, "cpu", block, progress)
+        return _computed_block(_rebuilt(bare, weights, digest), images, dtype, "cpu", block, progress)
 
 
-_last_rebuilt: list[tuple[tuple, Backbone]] = []
+_last_rebuilt: dict[tuple[Backbone, str], Backbone] = {}
 
 
-def _rebuilt(bare: Backbone, weights) -> Backbone:
+def _rebuilt(bare: Backbone, weights, digest: str) -> Backbone:
     """Put the layers back that were left out when the backbone was sent; the last one is kept."""
-    key = (bare, *(str(getattr(array, "filename", id(array))) for array in weights.values()))
-    if not _last_rebuilt or _last_rebuilt[0][0] != key:
-        state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
-        _last_rebuilt[:] = [(key, bare.with_layers(state))]
-    return _last_rebuilt[0][1]
+    key = (bare, digest)
+    if key not in _last_rebuilt:
+        _last_rebuilt.clear()
+        _last_rebuilt[key] = bare.with_layers({name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
+    return _last_rebuilt[key]
 
 
 def _computed_block(backbone, images, dtype, device, block, progress: Progress):
@@ -277,7 +270,7 @@ class _Blocks:
     """The file of features, and a log with a line "block checksum CPU-seconds wall-seconds" for each whole block."""
 
     def __init__(self, folder: Path, num_images: int, width: int, dtype: torch.dtype):
-        self.file, self.log = folder / "features.bin", folder / "blocks.log"
+        self.file, self.log, self.machine = (folder / name for name in ("features.bin", "blocks.log", "machine.txt"))
         self.num_images, self.width = num_images, width
         self.dtype = np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32)
         self.row_bytes = width * self.dtype.itemsize
@@ -300,25 +293,26 @@ class _Blocks:
             file.seek(block * self.block_rows * self.row_bytes)
             file.write(content)
         words = (str(zlib.crc32(content)), f"{cpu_seconds:.3f}", f"{wall_seconds:.3f}")
+        if not self.machine.exists():
+            write_atomically(self.machine, machine())
+        # The line before may have been cut off.
+        newline = "" if self.log.read_bytes()[-1:] in (b"", b"\n") else "\n"
         with open(self.log, "ab", buffering=0) as file:
-            file.write(f"{block} {' '.join(words)}\n".encode())
+            file.write(f"{newline}{block} {' '.join(words)}\n".encode())
         self.whole[block] = words
 
     def cost(self) -> dict[str, object]:
         """What all blocks cost when they were computed, however many attempts that took."""
         cpu, wall = (round(sum(float(line[place]) for line in self.whole.values()), 3) for place in (1, 2))
-        return {"cpu_seconds": cpu, "wall_seconds": wall, "machine": self._machine()}
+        return {"cpu_seconds": cpu, "wall_seconds": wall, "machine": self._noted_machine()}
 
     def mapped(self) -> np.ndarray:
         # Copy on write: PyTorch wants memory that may be written to, the file must stay as it is.
         return np.memmap(self.file, self.dtype, mode="c", shape=(self.num_images, self.width))
 
-    def _machine(self) -> str:
-        """The machine that the features were computed on; noted beside them when the first ones are."""
-        note = self.log.with_name("machine.txt")
-        if not note.exists():
-            note.write_text(machine(), encoding="utf-8")
-        return note.read_text(encoding="utf-8", errors="replace")
+    def _noted_machine(self) -> str:
+        """The machine that the first block was computed on."""
+        return self.machine.read_text(encoding="utf-8", errors="replace") if self.machine.exists() else machine()
 
     def _read(self, block: int) -> bytes:
         rows = self.rows(block)
@@ -329,10 +323,14 @@ class _Blocks:
     def _noted(self) -> dict[int, tuple[str, str, str]]:
         """Lines by block; the last line of a block holds, and one that is cut off or garbled does not count."""
         noted = {}
-        for line in self.log.read_text(errors="replace").splitlines(keepends=True):
+        for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
             block, *words = line.split() or [""]
-            is_whole = line.endswith("\n") and len(words) == 3 and block.isdigit() and words[0].isdigit()
-            if is_whole and all(word.replace(".", "", 1).isdigit() for word in words[1:]) and int(block) < self.number:
+            is_whole = line.endswith("\n") and len(words) == 3 and block.isdecimal() and words[0].isdecimal()
+            if (
+                is_whole
+                and all(word.replace(".", "", 1).isdecimal() for word in words[1:])
+                and int(block) < self.number
+            ):
                 noted[int(block)] = tuple(words)
         return noted
 

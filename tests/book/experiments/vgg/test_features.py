@@ -142,7 +142,7 @@ def test_reversed_views_and_read_only_images_give_the_features_of_their_copies(b
     torch.testing.assert_close(of_view.values, direct(backbone, mirrored.copy()), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_features_are_computed_of_a_view_and_of_read_only_images(backbone, cache):
     read_only = IMAGES.copy()
     read_only.flags.writeable = False
@@ -155,7 +155,7 @@ def test_features_are_computed_of_a_view_and_of_read_only_images(backbone, cache
 @pytest.fixture
 def name_of(backbone, cache, monkeypatch):
     """The name of the features, which holds their key, without computing them."""
-    monkeypatch.setattr(features_module, "_compute", lambda *_: None)
+    monkeypatch.setattr(features_module, "_computed", lambda *_: [])
     monkeypatch.setattr(features_module._Blocks, "mapped", lambda self: np.zeros((self.num_images, self.width)))
     return lambda one=backbone, precision="float32", images=IMAGES: kept(one, precision, images).name
 
@@ -237,6 +237,8 @@ def test_block_that_was_written_but_not_noted_is_computed_again_without_a_notice
     log.write_text("".join(lines[:3]) + lines[3][:cut_off])  # a kill in the middle of a line
     assert torch.equal(kept(backbone).values, good)
     assert counted["images"] == len(IMAGES) + 8
+    kept(backbone)
+    assert counted["images"] == len(IMAGES) + 8
     assert notices == []
 
 
@@ -255,6 +257,7 @@ def test_block_that_was_written_but_not_noted_is_computed_again_without_a_notice
         b"2 17 nan 0.2\n",
         b"2 17 0.1.1 0.2\n",
         b"2 17 . 0.2\n",
+        "2 \u00b2 0.1 0.2\n".encode(),
     ],
 )
 def test_garbled_lines_of_the_log_do_not_count(backbone, cache, counted, notices, garbage):
@@ -402,6 +405,7 @@ class Clock:
         (1e-3, 1e-3, "float32"),
         (0.3e-3, 36e-3, "float32"),  # a processor without instructions for bfloat16
         (36e-3, 36e-3, "float32"),
+        (0.3e-3, 2 * DECISION_SECONDS, "float32"),
     ],
 )
 def test_bfloat16_is_chosen_where_it_is_clearly_faster(float32, bfloat16, faster):
