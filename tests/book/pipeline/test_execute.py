@@ -185,8 +185,9 @@ def test_whatever_ends_the_pipeline_ends_the_kernel_and_its_workers_and_leaves_t
     edit(changed / "book/chapters/second.md", "total * num_epochs\n", WAITING)
     before = stored(changed)
     program = "import signal, sys; from pathlib import Path; from book.__main__ import main\n"
-    # A shell starts background jobs deaf to this signal, and what they start inherits that.
+    # A shell starts background jobs deaf to these signals, as nohup does, and what they start inherits that.
     program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     program += f"sys.exit(main({BUILD}, Path({str(changed)!r})))"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
