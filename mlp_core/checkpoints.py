@@ -101,7 +101,8 @@ def load_parameters(
         For a file that is missing or damaged, or that holds anything but a list of finite arrays of floats.
     """
     files = checkpoint_files(folder, epoch, activation)
-    return _load_arrays(files.weights), _load_arrays(files.biases)
+    weights, biases = (_arrays_in(_read(path), path) for path in (files.weights, files.biases))
+    return weights, biases
 
 
 def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: int) -> NeuralNetwork:
@@ -122,10 +123,13 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
     Raises
     ------
     CheckpointError
-        As :func:`load_parameters`, and for parameters that do not fit the network; it is then left as it was.
+        As :func:`load_parameters`, for parameters that are not those saved with the state, and for parameters that do
+        not fit the network; it is then left as it was.
     """
-    weights, biases = load_parameters(folder, epoch, network.activation)
-    path = checkpoint_files(folder, epoch, network.activation).state
+    files = checkpoint_files(folder, epoch, network.activation)
+    contents = {path: _read(path) for path in (files.weights, files.biases)}
+    weights, biases = (_arrays_in(content, path) for path, content in contents.items())
+    path = files.state
     found = [(W.shape, b.shape, W.dtype.name) for W, b in zip(weights, biases, strict=False)]
     sizes = network.layer_sizes
     expected = [((n_in, n_out), (n_out,), network.dtype) for n_in, n_out in pairwise(sizes)]
@@ -133,7 +137,7 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
         raise CheckpointError(f"{path.parent}: the network needs parameters {expected}, the files hold {found}")
     try:
         with np.load(path, allow_pickle=False) as state:
-            classes, checksums = state["classes"], state["sha256"].tolist()
+            classes, checksums = state["classes"], list(state["sha256"])
             history = {key.removeprefix("history_"): state[key].tolist() for key in state if key.startswith("history_")}
             shuffle_rng = np.random.default_rng(0)
             shuffle_rng.bit_generator.state = json.loads(str(state["shuffle"]))
@@ -143,10 +147,9 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if len(classes) != sizes[-1] or {len(history.get("train_loss", ())), *map(len, history.values())} != {epoch}:
         raise CheckpointError(f"{path} must hold {sizes[-1]} classes and a history of {epoch} epochs")
-    files = checkpoint_files(folder, epoch, network.activation)
-    for file, checksum in zip((files.weights, files.biases), checksums, strict=True):
-        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
-            raise CheckpointError(f"{file} is damaged: it does not hold what was written to it")
+    for file, content in contents.items():
+        if hashlib.sha256(content).hexdigest() not in checksums:
+            raise CheckpointError(f"{file} is damaged: it is not the file that was saved with {path.name}")
     network.weights_, network.biases_, network.classes_ = weights, biases, classes
     network.history_, network._shuffle_rng = history, shuffle_rng
     return network
@@ -199,11 +202,16 @@ class _ArrayUnpickler(pickle.Unpickler):
         return self.STAND_INS[module, name]
 
 
-def _load_arrays(path: Path) -> list[np.ndarray]:
+def _read(path: Path) -> bytes:
     try:
-        arrays = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
+
+
+def _arrays_in(content: bytes, path: Path) -> list[np.ndarray]:
+    try:
+        arrays = _ArrayUnpickler(io.BytesIO(content)).load()
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise CheckpointError(f"{path} is damaged or holds something else than NumPy arrays: {error}") from error
     is_list = isinstance(arrays, list) and len(arrays) > 0

@@ -87,7 +87,7 @@ class NeuralNetwork:
     history_ : dict of list
         One entry an epoch: ``train_loss``, ``train_accuracy`` and, with validation data, ``validation_loss`` and
         ``validation_accuracy``, all of the whole set with the weights at the epoch's end (mean cross-entropy in nats;
-        share of correct predictions); ``gradient_norm``, a list with the L2 norm of each layer's gradient
+        fraction of correct predictions); ``gradient_norm``, a list with the L2 norm of each layer's gradient
         (weights and bias, before clipping), averaged over the epoch's steps.
 
     Raises
@@ -123,7 +123,7 @@ class NeuralNetwork:
         check_choice("dtype", dtype, ("float32", "float64"))
         if max_grad_norm is not None:
             check_positive("max_grad_norm", max_grad_norm)
-        self.n_layers = n_layers
+        self.n_layers = int(n_layers)
         self.layer_sizes = [int(size) for size in layer_sizes]
         self.activation = activation
         # NumPy's numbers become Python's, which compute in the precision of the arrays that they meet.
@@ -337,7 +337,7 @@ class NeuralNetwork:
         return self.classes_[logits.argmax(axis=1)]
 
     def score(self, X: Any, y: Any) -> float:
-        """Accuracy: the share of samples whose predicted label is right, in [0, 1]."""
+        """Accuracy: the fraction of samples classified correctly, in [0, 1]."""
         return self.evaluate(X, y)[1]
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:

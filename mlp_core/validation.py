@@ -29,7 +29,8 @@ def check_positive(name: str, value: object) -> None:
 def check_layer_sizes(n_layers: object, layer_sizes: object) -> None:
     """Raise ValueError unless ``layer_sizes`` is a sequence of ``n_layers`` positive integers, at least two."""
     check_integer("n_layers", n_layers, minimum=2)
-    if not isinstance(layer_sizes, Sequence | np.ndarray) or isinstance(layer_sizes, str):
+    is_vector = isinstance(layer_sizes, np.ndarray) and layer_sizes.ndim == 1
+    if not (is_vector or isinstance(layer_sizes, Sequence)) or isinstance(layer_sizes, str):
         raise ValueError(f"layer_sizes must be a sequence of {n_layers} integers; got {layer_sizes!r}")
     if len(layer_sizes) != n_layers:
         raise ValueError(
