@@ -43,11 +43,12 @@ FILTERS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, **dict.fromk
 # What a table says with the name of another parameter, by chapter.
 RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("all_models", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
-    ("all_models", "num_timed"): lambda p: p["num_timed"] <= p["num_test"],
+    ("all_models", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
     ("convolutions", "filter_pos"): lambda p: p["filter_pos"] < FILTERS[p["cnn_layer"]],
     ("convolutions", "random_low"): lambda p: p["random_low"] <= p["random_high"],
     ("cross_entropy_and_kl", "curve_batch_size"): lambda p: p["curve_batch_size"] <= p["num_curve_images"],
     ("dense_to_convolution", "num_shuffled_seeds"): lambda p: p["num_shuffled_seeds"] <= p["num_seeds"],
+    ("fashion_mnist", "neighbour_counts"): lambda p: max(p["neighbour_counts"]) <= p["num_fitted"],
     ("four_activations", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("four_activations", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
     ("numpy_network", "batch_size"): lambda p: p["batch_size"] <= p["num_images"],
