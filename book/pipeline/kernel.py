@@ -18,14 +18,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+from book.files import DamagedFileError, checksums_of, read_sealed_json, write_sealed_json
 from book.pipeline.errors import BookError
 
 PASSED = frozenset(
@@ -243,16 +245,24 @@ class Kernel:
         self._watchdog.watch(pid)
 
     def _warm_font_cache(self) -> None:
-        """Build Matplotlib's font cache, which would print about it in the chapter."""
-        if not any((self.folder / "matplotlib").glob("fontlist*.json")):
-            subprocess.run(
-                [sys.executable, "-c", "import matplotlib.font_manager"],
-                cwd=self.root,
-                env=self.environment | {"MPLBACKEND": "agg"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-            )
+        """Build Matplotlib's font cache, which would print about it in the chapter, unless it is there and whole."""
+        folder, seal = self.folder / "matplotlib", self.folder / "matplotlib.json"
+        version = metadata.version("matplotlib")
+        with suppress(FileNotFoundError, DamagedFileError):
+            if read_sealed_json(seal) == [version, checksums_of(folder)]:
+                return
+        # With it goes a lock, for which Matplotlib would wait.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", "import matplotlib.font_manager"],
+            cwd=self.root,
+            env=self.environment | {"MPLBACKEND": "agg"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        write_sealed_json(seal, [version, checksums_of(folder)])
 
     def manager_class(self, kernel_ends: Any) -> type[AsyncKernelManager]:
         """Return the class that papermill starts the kernel with.
