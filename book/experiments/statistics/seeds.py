@@ -143,11 +143,13 @@ def compare_each(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
 
 
 def compare_with_best_over_seeds(correct: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Compare every model with the one of the highest mean accuracy.
+    """Say which models may be the best, although which one has the highest accuracy depends on the data.
 
-    Which model that is depends on the data. As any pair could have been the one that is tested, the p-values are
-    corrected by Holm's method over all pairs: the probability of any false rejection is at most 5 %, whichever pairs
-    are then looked at.
+    Multiple comparisons with the best (Hsu, 1984), here with Bonferroni's correction: a model is significantly worse
+    than the best if some other one is better in a one-sided test at the level 0.05 / (number of models - 1). The model
+    that is really the best is called worse only if one of those tests is wrong about it, with a probability of at most
+    5 %. The models that are not significantly worse therefore contain the best one with at least 95 %, and nothing
+    more has to be corrected for having picked the one with the highest accuracy.
 
     Parameters
     ----------
@@ -158,26 +160,36 @@ def compare_with_best_over_seeds(correct: Mapping[str, np.ndarray]) -> pd.DataFr
     -------
     DataFrame
         A row a model, best first: ``model``, ``accuracy`` (mean), ``sd`` (over seeds), ``low``, ``high`` (95 % interval
-        of the mean, over seeds and images), ``deficit`` (how much lower than that of the best), ``deficit_low``,
-        ``deficit_high`` (its 95 % interval), ``p_holm``, and ``worse``, whether ``p_holm`` is below 0.05. The best one
-        has NaN in the three columns of the deficit and as ``p_holm``, and is not ``worse``.
+        of the mean, over seeds and images), ``deficit`` (how much lower than that of the first row), ``deficit_low``,
+        ``deficit_high`` (its 95 % interval, for this pair alone), ``p`` (the smallest one-sided p-value that another
+        model is better, times the number of models - 1, at most 1), and ``worse``, whether ``p`` is below 0.05. The
+        deficit of the first row is NaN.
     """
-    pairs = compare_all_pairs(correct)
+    check_that(len(correct) >= 2, "correct", "of at least 2 models", list(correct))
     summaries = {model: accuracy_over_seeds(outcomes) for model, outcomes in correct.items()}
     ranked = sorted(correct, key=lambda model: -summaries[model].mean.value)  # stable: the first of equals is the best
-    best, rows = ranked[0], []
+    better = _one_sided_p_values(correct)
+    rows = []
     for model in ranked:
         mean, sd = summaries[model]
         row = {"model": model, "accuracy": mean.value, "sd": sd, "low": mean.low, "high": mean.high}
-        if model == best:
-            row |= dict.fromkeys(("deficit", "deficit_low", "deficit_high", "p_holm"), np.nan) | {"worse": False}
-        else:
-            deficit = difference_over_seeds(correct[best], correct[model]).difference
-            pair = pairs[pairs["first"].isin([best, model]) & pairs["second"].isin([best, model])].iloc[0]
-            row |= {"deficit": deficit.value, "deficit_low": deficit.low, "deficit_high": deficit.high}
-            row |= {"p_holm": pair["p_holm"], "worse": bool(pair["significant"])}
-        rows.append(row)
+        deficit = Interval(np.nan, np.nan, np.nan)
+        if model != ranked[0]:
+            deficit = difference_over_seeds(correct[ranked[0]], correct[model]).difference
+        row |= {"deficit": deficit.value, "deficit_low": deficit.low, "deficit_high": deficit.high}
+        p = min(1.0, (len(correct) - 1) * min(better[other, model] for other in correct if other != model))
+        rows.append(row | {"p": p, "worse": p < SIGNIFICANCE_LEVEL})
     return pd.DataFrame(rows)
+
+
+def _one_sided_p_values(correct: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
+    """p-values of the hypotheses that the first of two models is no better than the second."""
+    values = {}
+    for first, second in combinations(correct, 2):
+        difference, p = difference_over_seeds(correct[first], correct[second])
+        values[first, second] = p / 2 if difference.value > 0 else 1 - p / 2
+        values[second, first] = 1 - values[first, second]
+    return values
 
 
 def _check_correct(name: str, correct: np.ndarray) -> None:

@@ -154,20 +154,54 @@ def test_p_values_of_holm_are_as_computed_by_hand():
     assert pairs[["first", "second"]].values.tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
 
 
-def test_ranking_is_best_first_and_says_who_is_worse_than_the_best_by_the_correction_of_all_pairs():
+def test_ranking_is_best_first_with_the_deficit_of_each_model():
     rng = np.random.default_rng(9)
     correct = dict(zip(["low", "high", "middle"], crossed_outcomes(rng, (0.6, 0.86, 0.85), n=1000), strict=True))
     ranking = compare_with_best_over_seeds(correct)
     assert ranking["model"].tolist() == ["high", "middle", "low"]
     assert ranking["worse"].tolist() == [False, False, True]
-    assert np.isnan(ranking["deficit"][0]) and np.isnan(ranking["p_holm"][0])
-    pairs = compare_all_pairs(correct)
-    low_high = pairs[(pairs["first"] == "low") & (pairs["second"] == "high")].iloc[0]
+    assert np.isnan(ranking["deficit"][0])
     last = ranking.iloc[2]
-    assert last["p_holm"] == low_high["p_holm"]
-    assert tuple(last[["deficit", "deficit_low", "deficit_high"]]) == pytest.approx(
-        (-low_high["difference"], -low_high["high"], -low_high["low"])
-    )
+    expected = difference_over_seeds(correct["high"], correct["low"])
+    assert tuple(last[["deficit", "deficit_low", "deficit_high"]]) == pytest.approx(tuple(expected.difference))
+    assert (last["accuracy"], last["low"], last["high"]) == accuracy_over_seeds(correct["low"]).mean
+    # The smallest one-sided p-value, times the two models that may be better.
+    smallest = min(difference_over_seeds(correct[other], correct["low"]).p / 2 for other in ("high", "middle"))
+    assert last["p"] == pytest.approx(2 * smallest)
+
+
+def test_a_model_is_worse_than_the_best_by_the_clearest_of_the_models_above_it():
+    # The most accurate one varies over its seeds so much that it shows nothing; the second shows that "c" is worse.
+    n = 1000
+    correct = {
+        "a": with_accuracies([800, 900, 1000], n),
+        "b": with_accuracies([889, 890, 891], n),
+        "c": with_accuracies([859, 860, 861], n),
+    }
+    assert difference_over_seeds(correct["a"], correct["c"]).p > 0.2
+    ranking = compare_with_best_over_seeds(correct).set_index("model")
+    assert ranking["worse"].tolist() == [False, False, True]
+    assert ranking["p"]["c"] == pytest.approx(difference_over_seeds(correct["b"], correct["c"]).p)
+
+
+def test_the_best_model_is_seldom_called_worse_however_many_are_nearly_as_good():
+    rng = np.random.default_rng(12)
+    accuracies = [0.85] * 8
+    called_worse = [
+        compare_with_best_over_seeds(
+            dict(zip("abcdefgh", crossed_outcomes(rng, accuracies, n=100), strict=True))
+        ).set_index("model")["worse"]["a"]
+        for _ in range(100)
+    ]
+    assert np.mean(called_worse) <= 0.1
+
+
+def test_equal_models_are_both_among_the_best():
+    same = with_accuracies([80, 84, 88], 100)
+    ranking = compare_with_best_over_seeds({"a": same, "b": same.copy()})
+    assert ranking["model"].tolist() == ["a", "b"]
+    assert ranking["worse"].tolist() == [False, False]
+    assert ranking["deficit"][1] == 0
 
 
 def test_models_of_the_same_name_are_compared_and_corrected_for_the_number_of_names():
