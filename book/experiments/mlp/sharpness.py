@@ -20,7 +20,7 @@ from mlp_core import DivergenceError, NeuralNetwork
 
 
 class Sharpness(NamedTuple):
-    """The eigenvalue of largest absolute value of a Hessian.
+    """The largest eigenvalue of a Hessian.
 
     Attributes
     ----------
@@ -45,9 +45,10 @@ def sharpness(
 ) -> Sharpness:
     """Find the largest eigenvalue of the Hessian of the mean cross-entropy by power iteration.
 
-    A vector that is multiplied by the Hessian again and again, and scaled to length 1 in between, turns into the
-    eigenvector whose eigenvalue has the largest absolute value. The product with a vector $v$ is the gradient of
-    $g^T v$, where $g$ is the gradient of the loss (Pearlmutter, 1994); the matrix itself is never formed.
+    The product of the Hessian with a vector v is the gradient of g^T v, where g is the gradient of the loss
+    (Pearlmutter, 1994); the matrix itself is never formed. Power iteration finds the eigenvalue of largest absolute
+    value. Should it be negative, the iteration is repeated with that much added to all eigenvalues, which makes the
+    largest one win.
 
     Parameters
     ----------
@@ -72,18 +73,31 @@ def sharpness(
     parameters = list(model.parameters())
     loss = cross_entropy(model(torch.from_numpy(X)), torch.from_numpy(labels.astype(np.int64)))
     gradient = _as_vector(torch.autograd.grad(loss, parameters, create_graph=True))
+
+    def multiply(vector):
+        """Multiply the Hessian by a vector."""
+        return _as_vector(torch.autograd.grad(gradient @ vector, parameters, retain_graph=True))
+
     if start is None:
         start = np.random.default_rng(0).normal(size=len(gradient))
     vector = torch.from_numpy(np.asarray(start)).to(gradient.dtype)
+    found = _power_iteration(multiply, vector, 0.0, tolerance, max_iterations)
+    if found.value < 0:
+        found = _power_iteration(multiply, vector, -found.value, tolerance, max_iterations)
+    return found
+
+
+def _power_iteration(multiply, vector, shift, tolerance, max_iterations):
+    """Find the eigenvalue of H for which that of H + shift I has the largest absolute value."""
     vector, value = vector / vector.norm(), np.inf
     for _ in range(max_iterations):
-        product = _as_vector(torch.autograd.grad(gradient @ vector, parameters, retain_graph=True))
+        product = multiply(vector) + shift * vector
         before, value = value, float(product @ vector)
         length = product.norm()
         if not 0 < length < np.inf or abs(value - before) <= tolerance * abs(value):
             break
         vector = product / length
-    return Sharpness(value, vector.numpy())
+    return Sharpness(value - shift, vector.numpy())
 
 
 class SharpnessOfRun(NamedTuple):
