@@ -240,7 +240,10 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(settings, layers, mean, std)
 
 
-def _frozen_layers(settings: BackboneSettings, state: Mapping[str, torch.Tensor]) -> StackedLayers:
+def _frozen_layers(
+    settings: BackboneSettings,
+    state: Mapping[str, torch.Tensor],
+) -> StackedLayers:
     """Load weights and biases into ``features[:cut]``, and freeze them."""
     kept = _architecture().features[: settings.cut]
     layers = StackedLayers(kept, settings.stacked, settings.grid)

@@ -251,10 +251,8 @@ def forward(
     for start in range(0, count, size):
         rows = slice(start, start + size)
         with torch.inference_mode():
-            if after:
-                x = inputs.values[rows].unflatten(1, inputs.shape)
-            else:
-                x = backbone.to_input(inputs[rows])
+            x = inputs.values[rows] if after else inputs[rows]
+            x = x.unflatten(1, inputs.shape) if after else backbone.to_input(x)
             x = x.to(device, dtype, memory_format=innermost)
             yield layers(x).flatten(1).cpu()
 
