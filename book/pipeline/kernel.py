@@ -57,10 +57,10 @@ _COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
 # has the same bytes.
 SOURCE_DATE_EPOCH = "1700000000"
-# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes what belongs to
-# those that end by it, so it gets a moment before SIGKILL.
+# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes the semaphores
+# of those that end by it, so it gets a moment before SIGKILL; on a machine with much else to do that may be too short.
 _WATCHDOG = """
-import os, shutil, signal, sys, time
+import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 pid = sys.stdin.readline().strip()
@@ -68,6 +68,7 @@ sys.stdin.read()
 if pid:
     import psutil
     group = int(pid)
+    seen = {group}
     def members():
         found = []
         for process in psutil.process_iter():
@@ -77,6 +78,7 @@ if pid:
                         found.append(process)
             except (ProcessLookupError, psutil.Error):
                 pass
+        seen.update(process.pid for process in found)
         return found
     outside = []
     try:
@@ -92,6 +94,9 @@ if pid:
         end = time.monotonic() + seconds
         while time.monotonic() < end and members():
             time.sleep(0.05)
+    for one in seen:
+        for path in glob.glob(f"/dev/shm/sem.loky-{one}-*"):
+            os.unlink(path)
 for folder in sys.argv[1:]:
     shutil.rmtree(folder, ignore_errors=True)
 """

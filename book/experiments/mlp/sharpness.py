@@ -76,7 +76,13 @@ def sharpness(
 
     def multiply(vector):
         """Multiply the Hessian by a vector."""
-        return _as_vector(torch.autograd.grad(gradient @ vector, parameters, retain_graph=True))
+        return _as_vector(
+            torch.autograd.grad(
+                gradient @ vector,
+                parameters,
+                retain_graph=True,
+            ),
+        )
 
     if start is None:
         start = np.random.default_rng(0).normal(size=len(gradient))

@@ -18,7 +18,7 @@ from small_project import ROOT, edit
 from book.__main__ import main
 from book.pipeline import results
 from book.pipeline.content_key import statuses
-from book.pipeline.kernel import Kernel, clean_environment
+from book.pipeline.kernel import Kernel, Watchdog, clean_environment
 from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
@@ -216,6 +216,31 @@ def test_whatever_ends_the_pipeline_ends_the_kernel_and_its_workers_and_leaves_t
     # Names there hold the number of the process that made them; other projects may work at the same time.
     numbers = {str(one.pid) for one in descendants}
     assert not [path for path in SHARED_MEMORY.glob("*") if numbers & set(re.split(r"[-_]", path.name))]
+
+
+SEMAPHORE = """
+import time
+from joblib.externals.loky.backend.synchronize import Lock
+from joblib.externals.loky.backend.resource_tracker import _resource_tracker
+lock = Lock()
+print(_resource_tracker._pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory is no folder here")
+def test_semaphores_go_with_the_kernel_even_if_nobody_is_left_to_track_them():
+    watchdog = Watchdog()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEMAPHORE], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    watchdog.watch(process.pid)
+    os.kill(int(process.stdout.readline()), signal.SIGKILL)
+    left = f"sem.loky-{process.pid}-*"
+    assert list(SHARED_MEMORY.glob(left))
+    watchdog.end()
+    assert process.wait() != 0
+    assert list(SHARED_MEMORY.glob(left)) == []
 
 
 def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):
