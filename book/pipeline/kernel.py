@@ -162,8 +162,9 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JOBLIB_TEMP_FOLDER": str(folder / "joblib"),
-        # That folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
-        "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+        # The first: that folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
+        # The second: Matplotlib says so when placing a legend takes it a second, as on a busy machine.
+        "PYTHONWARNINGS": 'ignore:resource_tracker:UserWarning,ignore:Creating legend with loc="best":UserWarning',
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
     }, complaints
 

@@ -132,6 +132,12 @@ def test_a_bad_cell_is_named_and_leaves_the_last_result(changed, capsys, replace
     assert stored(changed) == before
 
 
+def test_a_legend_that_a_busy_machine_places_slowly_fails_no_chapter(changed):
+    warning = "'Creating legend with loc=\"best\" can be slow with large amounts of data.'"
+    edit(changed / "book/chapters/second.md", "total * num_epochs", f"import warnings; warnings.warn({warning})")
+    assert main(BUILD, changed) == 0
+
+
 def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(changed, capsys):
     edit(
         changed / "book/chapters/second.md",
