@@ -49,7 +49,7 @@ PASSED_PREFIXES = (
     "LC_",  # the locale's parts
     "WANDB_",  # the reader's key and way of tracking
     *("CUDA_", "NVIDIA_", "CUBLAS_"),  # which GPUs there are, and how they compute
-    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_"),  # how BLAS and OpenMP compute on this processor
+    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_", "NPY_"),  # how BLAS, OpenMP and NumPy compute here
 )
 LOOPBACK_SECONDS = 5
 _NUM_THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS")

@@ -44,7 +44,6 @@ FILTERS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, **dict.fromk
 RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("all_models", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("all_models", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
-    ("all_models", "num_timed"): lambda p: p["num_timed"] <= p["num_test"],
     ("convolutions", "filter_pos"): lambda p: p["filter_pos"] < FILTERS[p["cnn_layer"]],
     ("convolutions", "num_scored_images"): lambda p: p["num_scored_images"] <= p["num_scanned"],
     ("convolutions", "random_low"): lambda p: p["random_low"] <= p["random_high"],

@@ -224,12 +224,16 @@ def test_impossible_number_of_training_samples_is_refused(num_train):
         training_samples(split_80_10_10(0), num_train)
 
 
-def test_comparison_draws_two_curves_in_one_graph():
-    ours, theirs = {"train_loss": [3.0, 2.0, 1.0]}, {"train_loss": [3.0, 2.5, 1.5]}
+def test_comparison_draws_the_mean_of_the_seeds_and_their_range_in_one_graph():
+    ours = [{"train_loss": [3.0, 2.0, 1.0]}, {"train_loss": [3.5, 3.0, 1.0]}, {"train_loss": [2.5, 1.0, 1.0]}]
+    theirs = [{"train_loss": [3.0, 2.5, 1.5]}, {"train_loss": [3.0, 3.5, 0.5]}]
     (axes,) = compare_with_mlp("tanh", ours, theirs).axes
     assert axes.get_title() == "tanh"
-    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [ours["train_loss"], theirs["train_loss"]]
+    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[3.0, 2.0, 1.0], [3.0, 3.0, 1.0]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["NumPy (ours)", "scikit-learn"]
+    band, _ = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners >= {(1, 2.5), (1, 3.5), (2, 1.0), (2, 3.0), (3, 1.0)}
 
 
 @pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
