@@ -249,6 +249,19 @@ def test_semaphores_go_with_the_kernel_even_if_nobody_is_left_to_track_them():
     assert list(SHARED_MEMORY.glob(left)) == []
 
 
+def test_an_interrupt_right_after_the_kernel_was_started_ends_it(root, monkeypatch):
+    pids = []
+
+    def started(self, pid):
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kernel, "started", started)
+    assert main(["run", "first"], root) == 130
+    (pid,) = pids
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):
     leave = "import subprocess; child = subprocess.Popen(['sleep', '60']); Path('pid').write_text(str(child.pid))"
     edit(changed / "book/chapters/second.md", "total * num_epochs", leave)
