@@ -45,7 +45,7 @@ def stage(build: Build, folder: Path) -> Path:
     folder.mkdir(parents=True)
     project = build.project
     executed = {chapter.name: read_result(build, chapter) for chapter in build.chapters}
-    glued = {name: _glued(notebook) for name, notebook in executed.items()}
+    glued = {chapter.name: _glued(chapter, executed[chapter.name]) for chapter in build.chapters}
     contents = read_yaml(project.root / CONTENTS)
     numbered = numbered_pages(contents)
     for chapter, following in zip(project.chapters, [*project.chapters[1:], None], strict=True):
@@ -130,10 +130,17 @@ def _take_outputs(page: NotebookNode, executed: NotebookNode) -> None:
         cell.execution_count = result.get("execution_count")
 
 
-def _glued(executed: NotebookNode) -> dict[str, NotebookNode]:
-    """Return the outputs that a chapter glued, by key."""
-    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    return {output.metadata.scrapbook.name: output for output in outputs if "scrapbook" in output.get("metadata", {})}
+def _glued(chapter: Chapter, executed: NotebookNode) -> dict[str, NotebookNode]:
+    """Return the outputs that a chapter glued, by key, and its figures, by name, for other pages to show."""
+    found = {}
+    for cell, run in code_cells_with_runs(chapter.notebook, executed):
+        figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        for output in run.outputs:
+            if "scrapbook" in output.get("metadata", {}):
+                found[output.metadata.scrapbook.name] = output
+            elif figure and any(kind.startswith("image/") for kind in output.get("data", {})):
+                found[figure] = output
+    return found
 
 
 def _foreign_outputs(
@@ -149,9 +156,9 @@ def _foreign_outputs(
         name, key = match["chapter"], match["key"]
         if key not in glued.get(name, {}):
             offered = ", ".join(sorted(glued.get(name, {}))) or "nothing"
-            raise BookError(f"{chapter.path}: shows {name}/{key}, but {name} glues {offered}")
+            raise BookError(f"{chapter.path}: shows {name}/{key}, but {name} offers {offered}")
         output = copy.deepcopy(glued[name][key])
-        output.metadata.scrapbook.name = f"{name}/{key}"
+        output.metadata.setdefault("scrapbook", {})["name"] = f"{name}/{key}"
         found[f"{name}/{key}"] = output
     return found
 
