@@ -18,14 +18,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+from book.files import DamagedFileError, checksums_of, read_sealed_json, write_sealed_json
 from book.pipeline.errors import BookError
 
 PASSED = frozenset(
@@ -47,7 +49,7 @@ PASSED_PREFIXES = (
     "LC_",  # the locale's parts
     "WANDB_",  # the reader's key and way of tracking
     *("CUDA_", "NVIDIA_", "CUBLAS_"),  # which GPUs there are, and how they compute
-    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_"),  # how BLAS and OpenMP compute on this processor
+    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_", "NPY_"),  # how BLAS, OpenMP and NumPy compute here
 )
 LOOPBACK_SECONDS = 5
 _NUM_THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS")
@@ -55,10 +57,10 @@ _COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
 # has the same bytes.
 SOURCE_DATE_EPOCH = "1700000000"
-# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes what belongs to
-# those that end by it, so it gets a moment before SIGKILL.
+# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes the semaphores
+# of those that end by it, so it gets a moment before SIGKILL; on a machine with much else to do that may be too short.
 _WATCHDOG = """
-import os, shutil, signal, sys, time
+import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 pid = sys.stdin.readline().strip()
@@ -66,6 +68,7 @@ sys.stdin.read()
 if pid:
     import psutil
     group = int(pid)
+    seen = {group}
     def members():
         found = []
         for process in psutil.process_iter():
@@ -75,6 +78,7 @@ if pid:
                         found.append(process)
             except (ProcessLookupError, psutil.Error):
                 pass
+        seen.update(process.pid for process in found)
         return found
     outside = []
     try:
@@ -90,6 +94,9 @@ if pid:
         end = time.monotonic() + seconds
         while time.monotonic() < end and members():
             time.sleep(0.05)
+    for one in seen:
+        for path in glob.glob(f"/dev/shm/sem.loky-{one}-*"):
+            os.unlink(path)
 for folder in sys.argv[1:]:
     shutil.rmtree(folder, ignore_errors=True)
 """
@@ -243,16 +250,24 @@ class Kernel:
         self._watchdog.watch(pid)
 
     def _warm_font_cache(self) -> None:
-        """Build Matplotlib's font cache, which would print about it in the chapter."""
-        if not any((self.folder / "matplotlib").glob("fontlist*.json")):
-            subprocess.run(
-                [sys.executable, "-c", "import matplotlib.font_manager"],
-                cwd=self.root,
-                env=self.environment | {"MPLBACKEND": "agg"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-            )
+        """Build Matplotlib's font cache, which would print about it in the chapter, unless it is there and whole."""
+        folder, seal = self.folder / "matplotlib", self.folder / "matplotlib.json"
+        version = metadata.version("matplotlib")
+        with suppress(FileNotFoundError, DamagedFileError):
+            if read_sealed_json(seal) == [version, checksums_of(folder)]:
+                return
+        # With it goes a lock, for which Matplotlib would wait.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", "import matplotlib.font_manager"],
+            cwd=self.root,
+            env=self.environment | {"MPLBACKEND": "agg"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        write_sealed_json(seal, [version, checksums_of(folder)])
 
     def manager_class(self, kernel_ends: Any) -> type[AsyncKernelManager]:
         """Return the class that papermill starts the kernel with.

@@ -51,6 +51,8 @@ RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("fashion_mnist", "neighbour_counts"): lambda p: max(p["neighbour_counts"]) <= p["num_fitted"],
     ("four_activations", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("four_activations", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
+    ("four_activations", "num_replayed"): lambda p: p["num_replayed"] <= p["num_seeds"],
+    ("four_activations", "sharpness_images"): lambda p: p["sharpness_images"] <= p["num_train"],
     ("numpy_network", "batch_size"): lambda p: p["batch_size"] <= p["num_images"],
     ("scikit_learn", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("scikit_learn", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
@@ -59,26 +61,30 @@ RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("vgg16", "num_compared_train"): lambda p: p["num_compared_train"] <= p["num_train"],
     ("vgg16", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
 }
-_TYPES = {"integer": "integer", "number": "number", "text": "string", "boolean": "boolean"}
+_TYPES = {"integer": "integer", "number": "finite", "text": "string", "boolean": "boolean"}
 _FIELDS = {
     **{"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"},
     **{"multiple_of": "multipleOf", "min_length": "minItems", "max_length": "maxItems"},
 }
 
 
-def _is_number(_: Any, value: Any) -> bool:
-    # 10**400 is an integer, but no float can hold it.
-    return (_is_integer(_, value) and abs(value) < sys.float_info.max) or (isinstance(value, float) and isfinite(value))
-
-
 def _is_integer(_: Any, value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-_VALIDATOR = validators.extend(
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer).redefine("number", _is_number),
-)
+def _is_number(_: Any, value: Any) -> bool:
+    """What JSON Schema compares with limits."""
+    return _is_integer(_, value) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_finite(_: Any, value: Any) -> bool:
+    # 10**400 is an integer, but no float can hold it.
+    return _is_number(_, value) and abs(value) <= sys.float_info.max
+
+
+_CHECKER = Draft202012Validator.TYPE_CHECKER
+_CHECKER = _CHECKER.redefine_many({"integer": _is_integer, "number": _is_number, "finite": _is_finite})
+_VALIDATOR = validators.extend(Draft202012Validator, type_checker=_CHECKER)
 
 
 def parameter_sets(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
