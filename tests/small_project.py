@@ -50,6 +50,18 @@ The sum is {glue:text}`first/total:.2f`, see {numref}`fig-line` in [the first ch
 
 The line once more.
 ```
+
+::::{grid} 2
+
+:::{grid-item-card} The first chapter
+:link: first
+:link-type: doc
+
+```{glue:figure} first/fig-line
+:alt: A small line
+```
+:::
+::::
 """
 
 FIRST = """\

@@ -60,6 +60,13 @@ def test_numbers_tables_and_figures_of_one_chapter_show_on_another_page(pages):
     assert "Fig. 1 The line once more." in figure.get_text()
 
 
+def test_a_figure_of_another_chapter_stands_in_a_card_that_links_there(pages):
+    card = pages.page("book/chapters/introduction").select_one(".sd-card")
+    assert card.img["alt"] == "A small line"
+    assert card.img["src"].endswith(".svg")
+    assert card.select_one("a.sd-stretched-link")["href"] == "first.html"
+
+
 def test_a_cells_figure_has_caption_number_and_alternative(pages):
     figure = pages.page("book/chapters/first").select_one("figure#fig-line")
     assert figure.img["alt"] == "A rising line"
@@ -224,7 +231,7 @@ def test_changed_prose_renders_without_executing_and_a_warning_leaves_the_last_p
 
 def test_a_glued_name_that_another_chapter_does_not_have_is_named(changed):
     edit(changed / "book/chapters/introduction.md", "first/total:.2f", "first/sum:.2f")
-    with pytest.raises(BookError, match="shows first/sum, but first glues line, table, total"):
+    with pytest.raises(BookError, match="shows first/sum, but first offers fig-line, line, table, total"):
         render(changed)
 
 
