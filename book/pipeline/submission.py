@@ -1,7 +1,7 @@
 """Make the archive that the assignment wants handed in: the code with the saved models, and the report.
 
-``submission/`` holds what belongs at the top of the code in the archive only, such as ``Q1.py``. The same build gives the
-same bytes: files go in by name, with one date, and nothing else of the machine.
+``submission/`` holds what belongs at the top of the code in the archive only, such as ``Q1.py``. The same build gives
+the same bytes: files go in by name, with one date, and nothing else of the machine.
 """
 
 from __future__ import annotations
