@@ -210,9 +210,7 @@ class Backbone(NamedTuple):
     @property
     def output_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the output for one image."""
-        size = self.settings.input_size
-        # Shapes are all that is wanted, so the pass is made without memory and without products.
-        output = copy.deepcopy(self.layers).to("meta")(torch.zeros(1, 3, size, size, device="meta"))
+        output = copy.deepcopy(self.layers).to("meta")(_shapes_only(self.settings.input_size))
         return tuple(output.shape[1:])
 
 
@@ -286,8 +284,7 @@ def describe_layers(model: VGG, input_size: int) -> pd.DataFrame:
         `parameters`, and `trained`: "frozen" or "trained", "left out" behind the cut, "–" where there is nothing to
         train. A row between backbone and head says what is stacked, if anything is.
     """
-    # Shapes are all that is wanted, so the pass is made without memory and without products.
-    x = torch.zeros(1, 3, input_size, input_size, device="meta")
+    x = _shapes_only(input_size)
     rows, cut, outputs = [], len(model.features), {}
     for number, layer in enumerate(_architecture().features):
         x = layer(x)
@@ -328,6 +325,11 @@ def _describe(layer: nn.Module) -> dict[str, Any]:
     }
 
 
+def _shapes_only(size: int) -> torch.Tensor:
+    """An input that goes through layers without memory and without products, where shapes are all that is wanted."""
+    return torch.zeros(1, 3, size, size, device="meta", dtype=torch.float32)
+
+
 def _side(value: int | tuple[int, int]) -> int:
     """VGG's kernels are squares; PyTorch says so with one number or two."""
     return value if isinstance(value, int) else value[0]
@@ -340,7 +342,7 @@ def _shape(x: torch.Tensor) -> str:
 def _architecture() -> VGG:
     """Torchvision's VGG16 without memory for its weights, half a gigabyte of which would be thrown away."""
     with torch.device("meta"):
-        return torchvision.models.vgg16(init_weights=False)
+        return torchvision.models.vgg16(init_weights=False).float()
 
 
 def _download(name: str) -> tuple[dict[str, torch.Tensor], tuple[float, ...], tuple[float, ...]]:
