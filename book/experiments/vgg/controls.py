@@ -3,6 +3,7 @@
 All are trained in one way, on subsets of the training images of several sizes, with several seeds.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -40,14 +41,12 @@ def random_weights(backbone: Backbone, seed: int) -> Backbone:
     variance of the activations from layer to layer (He et al., 2015).
     """
     generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, tensor in backbone.layers.state_dict().items():
-        if tensor.ndim == 4:
-            scale = math.sqrt(2 / tensor[0].numel())
-            state[name] = scale * torch.randn(tensor.shape, generator=generator)
-        else:
-            state[name] = torch.zeros_like(tensor)
-    return backbone.with_layers(state)
+    layers = copy.deepcopy(backbone.layers)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+    return backbone._replace(layers=layers.requires_grad_(False).eval())
 
 
 def pixel_features(part: Part) -> Features:
