@@ -57,6 +57,10 @@ RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("vgg16", "batch_size"): lambda p: p["batch_size"] <= p["num_compared_train"],
     ("vgg16", "num_compared_train"): lambda p: p["num_compared_train"] <= p["num_train"],
     ("vgg16", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+    ("vgg16_analysis", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+    ("vgg16_analysis", "num_labels"): lambda p: max(p["num_labels"]) <= p["num_train"],
+    ("vgg16_analysis", "num_mapped"): lambda p: p["num_mapped"] <= p["num_test"],
+    ("vgg16_analysis", "num_random"): lambda p: p["num_random"] <= p["num_train"],
 }
 _TYPES = {"integer": "integer", "number": "number", "text": "string", "boolean": "boolean"}
 _FIELDS = {
