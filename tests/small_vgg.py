@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from book.experiments.vgg.backbone import Backbone, BackboneSettings, torchvision
+from book.experiments.vgg.backbone import Backbone, BackboneSettings, StackedLayers, torchvision
 from book.experiments.views.activation_maximisation import random_image
 from book.experiments.views.hooks import Target
 from data.vgg16 import RGB_MEAN
@@ -18,7 +18,7 @@ FILTER, CLASS = Target(17, 5), Target(None, 3)
 def small_backbone() -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = torchvision.models.vgg.make_layers(WIDTHS)[:30]
+        layers = StackedLayers(torchvision.models.vgg.make_layers(WIDTHS)[:30])
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

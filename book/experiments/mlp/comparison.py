@@ -35,5 +35,5 @@ def compare_with_mlp(
         axes.plot(epochs, losses.mean(axis=0), label=label, markevery=max(1, len(epochs) // 10), **style)
     axes.set(xlabel="epoch", ylabel="training loss (nats)", title=activation)
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure

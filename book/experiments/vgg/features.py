@@ -1,6 +1,7 @@
 """What a frozen backbone makes of images, computed once and kept in a file that is mapped into memory.
 
 The backbone's output for an image never changes, so a head is trained on features that are read, not computed.
+One pass gives the outputs of several layers, if the backbone stacks them; `Features.channels` takes them apart.
 The file is filled block by block. Each block's checksum is noted after the block is written; a run that is killed
 goes on after the last block noted, and a block that is not what was noted is computed again.
 """
@@ -10,21 +11,21 @@ import functools
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
 from torch.nn.functional import max_pool2d
 
-from book.experiments.checks import check_choice, check_that
+from book.experiments.checks import check_choice, check_integer, check_that
 from book.experiments.page.execution import device, one_thread, parallel
 from book.experiments.page.progress import Progress, notice, reported
 from book.experiments.page.storage import CachedStep, machine, memory_mapped
-from book.experiments.vgg.backbone import Backbone
-from book.files import write_atomically
+from book.experiments.vgg.backbone import Backbone, StackedLayers
+from book.files import DamagedFileError, read_sealed_json, write_sealed_json
 from book.sources import digest_of
 
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -70,7 +71,21 @@ class Features(NamedTuple):
 
     def first(self, n: int) -> "Features":
         """The first `n` rows, which are mapped and not copied."""
-        return self._replace(stored=self.stored[:n], labels=self.labels[:n], name=f"{self.name}[:{n}]")
+        return self.rows(slice(n))._replace(name=f"{self.name}[:{n}]")
+
+    def rows(self, rows: slice) -> "Features":
+        """Some rows, which are mapped and not copied; under the same name."""
+        return self._replace(stored=self.stored[rows], labels=self.labels[rows])
+
+    def channels(self, start: int, stop: int) -> "Features":
+        """The channels from `start` up to, not including, `stop`, which are mapped and not copied."""
+        channels, height, width = self.shape
+        check_that(0 <= start < stop <= channels, "stop", f"above start and at most {channels}", (start, stop))
+        return self._replace(
+            stored=self.stored[:, start * height * width : stop * height * width],
+            shape=(stop - start, height, width),
+            name=f"{self.name}, channels {start} to {stop}",
+        )
 
 
 def as_stored(values: torch.Tensor) -> np.ndarray:
@@ -111,32 +126,79 @@ def backbone_features(
     check_that(is_stack, "images", what, f"{getattr(images, 'dtype', type(images).__name__)} {np.shape(images)}")
     check_that(len(images) == len(labels), "labels", f"as many as images ({len(images)})", len(labels))
     dtype = getattr(torch, fastest_precision() if precision == "auto" else precision)
-    settings = backbone.settings
-    weights = {name: tensor.numpy() for name, tensor in backbone.layers.state_dict().items()}
     # Writable, because PyTorch warns of anything else.
     images = np.require(images, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+    depends_on = {"images": _digest(str(images.shape).encode(), images.tobytes())}
+    return _from_cache(backbone, images, labels, dtype, depends_on, task)
+
+
+def deeper_features(backbone: Backbone, features: Features, after: int, task: str) -> Features:
+    """Put cached features through the layers of a backbone behind those that gave them.
+
+    Saves the pass through the first layers; the cache, the workers and the precision are those of `backbone_features`.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Without stacked outputs.
+    features : Features
+        The output of the first layers, nothing pooled or stacked.
+    after : int
+        How many layers gave them.
+    task : str
+        What the terminal calls this step.
+
+    Raises
+    ------
+    ValueError
+        If no layer is left, or the features do not fit the next one.
+    """
+    settings = backbone.settings
+    check_that(not settings.stacked and not settings.grid, "backbone.settings", "without stacked and grid", settings)
+    check_integer("after", after, 1, settings.cut - 1)
+    expected = backbone._replace(layers=backbone.layers[:after]).output_shape
+    check_that(features.shape == expected, "features.shape", str(expected), features.shape)
+    depends_on = {"features": features.name, "after": after}
+    return _from_cache(backbone, features, features.labels, features.values.dtype, depends_on, task, after)
+
+
+def _from_cache(
+    backbone: Backbone,
+    inputs: "np.ndarray | Features",
+    labels: np.ndarray,
+    dtype: torch.dtype,
+    depends_on: Mapping[str, Any],
+    task: str,
+    after: int = 0,
+) -> Features:
+    """Load what the layers of a backbone make of images or of features, and compute what is missing of it."""
+    settings = backbone.settings
+    weights = {name: tensor.numpy() for name, tensor in backbone.layers.state_dict().items()}
     step = CachedStep(
         f"features-{settings.input_size}px",
         {
             "weights": _digest(*(array.tobytes() for array in weights.values())),
             "cut": settings.cut,
+            "stacked": settings.stacked,
+            "grid": settings.grid,
             "input_size": settings.input_size,
             "normalisation": [backbone.mean, backbone.std],
             "precision": str(dtype),
-            "images": _digest(str(images.shape).encode(), images.tobytes()),
-            "code": digest_of(forward, Backbone.to_input, Backbone.normalise),
+            "code": digest_of(forward, StackedLayers, Backbone.to_input, Backbone.normalise),
             "torch": torch.__version__,
+            **depends_on,
         },
     )
-    width = int(np.prod(backbone.output_shape))
-    with step.locked(), reported(task, len(images)) as progress:
-        blocks = _Blocks(step.folder, len(images), width, dtype)
+    num_images, width = len(labels), int(np.prod(backbone.output_shape))
+    with step.locked(), reported(task, num_images) as progress:
+        blocks = _Blocks(step.folder, num_images, width, dtype)
         if blocks.num_damaged:
             notice(f"{step.folder.name}: {blocks.num_damaged} of {blocks.number} blocks are damaged; computed again")
         missing = [block for block in range(blocks.number) if block not in blocks.whole]
-        progress.advance(len(images) - sum(len(images[blocks.rows(block)]) for block in missing), "from the cache")
+        progress.advance(num_images - sum(blocks.num_rows(block) for block in missing), "from the cache")
         started = time.perf_counter()
-        for block, features, cpu_seconds in _computed(backbone, weights, images, dtype, blocks, missing, progress):
+        computed = _computed(backbone, weights, inputs, dtype, blocks, missing, progress, after)
+        for block, features, cpu_seconds in computed:
             blocks.write(block, features, cpu_seconds, time.perf_counter() - started)
             started = time.perf_counter()
         step.report(blocks.cost(), found=not missing)
@@ -154,30 +216,44 @@ def pooled(features: Features) -> Features:
     return Features(stored, features.labels, tuple(grids.shape[1:]), f"{features.name}, pooled")
 
 
-def forward(backbone: Backbone, images: np.ndarray, dtype: torch.dtype, device: str) -> Iterator[torch.Tensor]:
+def forward(
+    backbone: Backbone,
+    inputs: np.ndarray | Features,
+    dtype: torch.dtype,
+    device: str,
+    after: int = 0,
+) -> Iterator[torch.Tensor]:
     """Put images through a backbone, batch by batch.
 
-    Channels lie innermost in memory, as the convolutions of processors and GPUs like them best.
+    Or features of its first layers through the rest of them. Channels lie
+    innermost in memory, as processors and GPUs convolve fastest.
 
     Parameters
     ----------
     backbone : Backbone
-    images : ndarray of uint8, shape (n, height, width)
+    inputs : ndarray of uint8, shape (n, height, width), or Features
     dtype : torch.dtype
         The precision of the convolutions.
     device : str
         "cpu" or "cuda".
+    after : int
+        How many layers gave the features; 0 for images.
 
     Yields
     ------
     Tensor of `dtype` on the CPU, shape (batch, channels * height * width)
     """
-    layers = copy.deepcopy(backbone.layers).to(device, dtype, memory_format=torch.channels_last)
+    layers = backbone.layers[after:] if after else backbone.layers
+    innermost = torch.channels_last
+    layers = copy.deepcopy(layers).to(device, dtype, memory_format=innermost)
     size = max(1, PIXELS_PER_BATCH // backbone.settings.input_size**2)
-    for start in range(0, len(images), size):
+    count = len(inputs.labels) if after else len(inputs)
+    for start in range(0, count, size):
+        rows = slice(start, start + size)
         with torch.inference_mode():
-            x = backbone.to_input(images[start : start + size])
-            x = x.to(device, dtype, memory_format=torch.channels_last)
+            x = inputs.values[rows] if after else inputs[rows]
+            x = x.unflatten(1, inputs.shape) if after else backbone.to_input(x)
+            x = x.to(device, dtype, memory_format=innermost)
             yield layers(x).flatten(1).cpu()
 
 
@@ -224,25 +300,29 @@ def faster_of(multiply: Callable[[str], object], clock: Callable[[], float]) -> 
     return "bfloat16" if CLEAR_MARGIN * best["bfloat16"] < best["float32"] else "float32"
 
 
-def _computed(backbone, weights, images, dtype, blocks, missing, progress):
+def _computed(backbone, weights, inputs, dtype, blocks, missing, progress, after):
     """Yield the number, the features and the CPU seconds of each missing block, as they come."""
+
+    def task_of(block):
+        rows = blocks.rows(block)
+        return inputs.rows(rows) if after else inputs[rows], dtype, block, progress, after
+
     if device() == "cuda":
         for block in missing:
-            yield _computed_block(backbone, images[blocks.rows(block)], dtype, "cuda", block, progress)
+            yield _computed_block(backbone, "cuda", *task_of(block))
     elif missing:
         mapped = memory_mapped("backbone", weights)
         bare, digest = backbone._replace(layers=None), _digest(*(array.tobytes() for array in weights.values()))
         with parallel():
             yield from Parallel(return_as="generator_unordered")(
-                delayed(_block_of_worker)(bare, mapped, digest, images[blocks.rows(block)], dtype, block, progress)
-                for block in missing
+                delayed(_block_of_worker)(bare, mapped, digest, *task_of(block)) for block in missing
             )
 
 
-def _block_of_worker(bare: Backbone, weights, digest: str, images, dtype, block: int, progress: Progress):
+def _block_of_worker(bare: Backbone, weights, digest: str, *task):
     """Compute a block in a worker process, which builds the backbone once."""
     with one_thread():
-        return _computed_block(_rebuilt(bare, weights, digest), images, dtype, "cpu", block, progress)
+        return _computed_block(_rebuilt(bare, weights, digest), "cpu", *task)
 
 
 _last_rebuilt: dict[tuple[Backbone, str], Backbone] = {}
@@ -257,20 +337,23 @@ def _rebuilt(bare: Backbone, weights, digest: str) -> Backbone:
     return _last_rebuilt[key]
 
 
-def _computed_block(backbone, images, dtype, device, block, progress: Progress):
+def _computed_block(backbone, device, inputs, dtype, block, progress: Progress, after):
     started = time.process_time()
     batches = []
-    for batch in forward(backbone, images, dtype, device):
+    for batch in forward(backbone, inputs, dtype, device, after):
         batches.append(batch)
         progress.advance(len(batch))
     return block, as_stored(torch.cat(batches)), time.process_time() - started
 
 
 class _Blocks:
-    """The file of features, and a log with a line "block checksum CPU-seconds wall-seconds" for each whole block."""
+    """The file of features, and a log with a line "block checksum CPU-seconds wall-seconds" for each whole block.
+
+    The checksum covers the block's features and the line's other numbers.
+    """
 
     def __init__(self, folder: Path, num_images: int, width: int, dtype: torch.dtype):
-        self.file, self.log, self.machine = (folder / name for name in ("features.bin", "blocks.log", "machine.txt"))
+        self.file, self.log, self.machine = (folder / name for name in ("features.bin", "blocks.log", "machine.json"))
         self.num_images, self.width = num_images, width
         self.dtype = np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32)
         self.row_bytes = width * self.dtype.itemsize
@@ -279,12 +362,19 @@ class _Blocks:
         self.file.touch()
         self.log.touch()
         noted = self._noted()
-        self.whole = {block: line for block, line in noted.items() if int(line[0]) == zlib.crc32(self._read(block))}
+        self.whole = {
+            block: words
+            for block, words in noted.items()
+            if words[0] == _checksum(self._read(block), block, *words[1:])
+        }
         self.num_damaged = len(noted) - len(self.whole)
 
     def rows(self, block: int) -> slice:
         start = block * self.block_rows
         return slice(start, min(start + self.block_rows, self.num_images))
+
+    def num_rows(self, block: int) -> int:
+        return len(range(self.num_images)[self.rows(block)])
 
     def write(self, block: int, features: np.ndarray, cpu_seconds: float, wall_seconds: float) -> None:
         """Write a block, then note it: what is noted is whole."""
@@ -292,9 +382,10 @@ class _Blocks:
         with open(self.file, "r+b") as file:
             file.seek(block * self.block_rows * self.row_bytes)
             file.write(content)
-        words = (str(zlib.crc32(content)), f"{cpu_seconds:.3f}", f"{wall_seconds:.3f}")
+        costs = f"{cpu_seconds:.3f}", f"{wall_seconds:.3f}"
+        words = (_checksum(content, block, *costs), *costs)
         if not self.machine.exists():
-            write_atomically(self.machine, machine())
+            write_sealed_json(self.machine, machine())
         # The line before may have been cut off.
         newline = "" if self.log.read_bytes()[-1:] in (b"", b"\n") else "\n"
         with open(self.log, "ab", buffering=0) as file:
@@ -312,7 +403,10 @@ class _Blocks:
 
     def _noted_machine(self) -> str:
         """The machine that the first block was computed on."""
-        return self.machine.read_text(encoding="utf-8", errors="replace") if self.machine.exists() else machine()
+        try:
+            return read_sealed_json(self.machine)
+        except (FileNotFoundError, DamagedFileError):
+            return "unknown"
 
     def _read(self, block: int) -> bytes:
         rows = self.rows(block)
@@ -333,6 +427,11 @@ class _Blocks:
             ):
                 noted[int(block)] = tuple(words)
         return noted
+
+
+def _checksum(content: bytes, block: int, *costs: str) -> str:
+    """Sum up a block's features with all that the log says of it, so that no digit of a cost changes unnoticed."""
+    return str(zlib.crc32(" ".join((str(block), *costs)).encode(), zlib.crc32(content)))
 
 
 def _digest(*contents: bytes) -> str:

@@ -1,5 +1,6 @@
-"""The classifier head on a frozen VGG16 backbone: layers of our own on cached features, trained and saved."""
+"""The classifier head on a frozen VGG16 backbone: new layers on cached features, trained and saved."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -41,12 +42,17 @@ class HeadSettings:
     bottleneck : int
         Channels of a 1x1 convolution in front, which makes the dense layer behind it smaller; 0 for none.
     hidden : tuple of int
-        Units of each hidden layer; none gives a linear classifier.
+        Units of each hidden layer. Without hidden layer and bottleneck the head is batch normalisation, which
+        standardises each feature, and a linear classifier.
     channel_dropout : float
         Fraction of the backbone's channels that a training step leaves out, each at all positions at once (Tompson et
         al., 2015); from 0 to less than 1.
     dropout : float
         Fraction of the hidden units that a training step leaves out (Srivastava et al., 2014); from 0 to less than 1.
+    mixup : float
+        Parameter alpha of mixup (Zhang et al., 2018), here of features: a training step sees weighted means of two
+        images' features, and the same mean of their losses, with a weight drawn for each batch from Beta(alpha, alpha).
+        0 for none.
     num_epochs : int
     batch_size : int
         At least 2, because batch normalisation needs a variance.
@@ -69,6 +75,7 @@ class HeadSettings:
     hidden: tuple[int, ...] = (256,)
     channel_dropout: float = 0.4
     dropout: float = 0.5
+    mixup: float = 0.0
     num_epochs: int = 12
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -90,36 +97,47 @@ class HeadSettings:
             check_number(name, getattr(self, name), minimum=0, below=1)
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("weight_decay", self.weight_decay, minimum=0)
+        check_number("mixup", self.mixup, minimum=0)
 
 
-def new_head(shape: tuple[int, int, int], settings: HeadSettings) -> nn.Sequential:
+def new_head(
+    shape: tuple[int, int, int],
+    settings: HeadSettings,
+) -> nn.Sequential:
     """Make a head with initial weights drawn from `settings.seed`.
 
     Parameters
     ----------
     shape : tuple of three int
-        Channels, height and width of the backbone's output; the head takes it flattened, shape (n, their product).
+        Channels, height and width of the backbone's output; the head takes
+        it flattened, shape (n, their product).
     settings : HeadSettings
     """
     channels, height, width = shape
-    # Whatever precision new layers have by default, these have that of the backbone.
-    as_backbone = {"dtype": torch.float32}
+    as_backbone = {"dtype": torch.float32}  # whatever the default is
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        layers: list[nn.Module] = [nn.Unflatten(1, shape)]
         # Dropout2d leaves out whole channels.
-        layers: list[nn.Module] = [nn.Unflatten(1, shape), nn.Dropout2d(settings.channel_dropout)]
+        layers.append(nn.Dropout2d(settings.channel_dropout))
         if settings.bottleneck:
             # Batch normalisation subtracts any bias that stands before it.
-            layers.append(nn.Conv2d(channels, settings.bottleneck, 1, bias=False, **as_backbone))
-            layers += [nn.BatchNorm2d(settings.bottleneck, **as_backbone), nn.ReLU()]
-            channels = settings.bottleneck
+            units = settings.bottleneck
+            conv = nn.Conv2d(channels, units, 1, bias=False, **as_backbone)
+            norm = nn.BatchNorm2d(units, **as_backbone)
+            layers += [conv, norm, nn.ReLU()]
+            channels = units
         layers.append(nn.Flatten())
         num_inputs = channels * height * width
         for units in settings.hidden:
-            layers += [nn.Linear(num_inputs, units, bias=False, **as_backbone), nn.BatchNorm1d(units, **as_backbone)]
-            layers += [nn.ReLU(), nn.Dropout(settings.dropout)]
+            dense = nn.Linear(num_inputs, units, bias=False, **as_backbone)
+            norm = nn.BatchNorm1d(units, **as_backbone)
+            layers += [dense, norm, nn.ReLU(), nn.Dropout(settings.dropout)]
             num_inputs = units
-        return nn.Sequential(*layers, nn.Linear(num_inputs, NUM_CLASSES, **as_backbone))
+        if not settings.bottleneck and not settings.hidden:
+            layers.append(nn.BatchNorm1d(num_inputs, **as_backbone))
+        layers.append(nn.Linear(num_inputs, NUM_CLASSES, **as_backbone))
+        return nn.Sequential(*layers)
 
 
 class HeadRun(NamedTuple):
@@ -130,8 +148,9 @@ class HeadRun(NamedTuple):
     head : Sequential
         In evaluation mode, float32, on the CPU.
     history : dict of list
-        One value an epoch: `train_loss`, `train_accuracy`, `validation_loss`, `validation_accuracy` of all images of
-        the part after the epoch, without dropout, label smoothing or augmentation; and `learning_rate` at its end.
+        One value an epoch, or that of the last epoch only: `train_loss`, `train_accuracy`, `validation_loss`,
+        `validation_accuracy` after the epoch, without dropout, label smoothing, mixup or augmentation, of all validation
+        images and of as many of the training images, the first; and `learning_rate` at its end.
     """
 
     head: nn.Sequential
@@ -143,6 +162,7 @@ def train_heads(
     views: Sequence[Features],
     validation: Features,
     task: str,
+    curves: bool = True,
 ) -> dict[str, HeadRun]:
     """Train heads on cached features side by side, or load those that were trained before.
 
@@ -158,6 +178,8 @@ def train_heads(
     validation : Features
     task : str
         What the terminal calls this step.
+    curves : bool
+        Whether the history has every epoch; with the last one only, some work is saved.
 
     Returns
     -------
@@ -174,9 +196,20 @@ def train_heads(
     depends_on = {
         "features": [features.name for features in (*views, validation)],
         "labels": [_digest(features.labels) for features in (views[0], validation)],
-        "code": digest_of(new_head, fit_head, new_optimizer, train_epoch, evaluate_head, predict_logits, _logits),
+        "code": digest_of(
+            new_head,
+            fit_head,
+            new_optimizer,
+            train_epoch,
+            evaluate_head,
+            predict_logits,
+            _logits,
+            _drawn_views,
+            _draw_beta,
+        ),
         "torch": torch.__version__,
         "device": device(),
+        "curves": curves,
     }
     steps = {name: CachedStep("head", depends_on | {"settings": asdict(one)}) for name, one in settings.items()}
     with ExitStack() as stack:
@@ -190,7 +223,7 @@ def train_heads(
                 progress.advance(settings[name].num_epochs, "from the cache")
             else:
                 missing[step.folder] = name
-        tasks = [(name, settings[name], views, validation, progress) for name in missing.values()]
+        tasks = [(name, settings[name], views, validation, progress, curves) for name in missing.values()]
         for name, files, cost in _distributed(tasks):
             for file, content in files.items():
                 write_atomically(steps[name].folder / file, content)
@@ -207,9 +240,10 @@ def _distributed(tasks):
             yield from Parallel(return_as="generator_unordered")(delayed(_train_one)(*task) for task in tasks)
 
 
-def _train_one(name: str, settings: HeadSettings, views, validation, progress: Progress):
+def _train_one(name: str, settings: HeadSettings, views, validation, progress: Progress, curves: bool):
     with one_thread(), measured() as cost:
-        head, history = fit_head(settings, views, validation, lambda note: progress.advance(note=note), device())
+        report = functools.partial(progress.advance, 1)
+        head, history = fit_head(settings, views, validation, report, device(), curves)
         files = {HEAD_FILE: save(head.state_dict()), HISTORY_FILE: json.dumps(history)}
     return name, files, cost
 
@@ -226,6 +260,7 @@ def fit_head(
     validation: Features,
     report: Callable[[str], None],
     device: str,
+    curves: bool = True,
 ) -> HeadRun:
     """Train a head with AdamW and a one-cycle schedule on a device; `report` is given a note after each epoch.
 
@@ -239,21 +274,22 @@ def fit_head(
     num_steps = len(train.labels) // settings.batch_size
     head = new_head(train.shape, settings).to(device)
     optimizer, schedule = new_optimizer(head, settings, settings.num_epochs * num_steps)
-    parts = {"train": train, "validation": validation}
+    parts = {"train": train.first(len(validation.labels)), "validation": validation}
     history = {f"{part}_{metric}": [] for part in parts for metric in ("loss", "accuracy")} | {"learning_rate": []}
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        for _ in range(settings.num_epochs):
-            train_epoch(head, settings, views, optimizer, schedule)
+        for epoch in range(1, settings.num_epochs + 1):
+            batch_loss = float(train_epoch(head, settings, views, optimizer, schedule))
+            is_finite = batch_loss < float("inf")
+            check_that(is_finite, "learning_rate", "low enough for a finite loss", settings.learning_rate)
+            report(f"loss {batch_loss:.3f}")
+            if not curves and epoch < settings.num_epochs:
+                continue
             for part, features in parts.items():
                 loss, accuracy = evaluate_head(head, features)
                 history[f"{part}_loss"].append(loss)
                 history[f"{part}_accuracy"].append(accuracy)
             history["learning_rate"].append(schedule.get_last_lr()[0])
-            loss = history["train_loss"][-1]
-            is_finite = loss < float("inf")
-            check_that(is_finite, "learning_rate", "low enough for a finite loss", settings.learning_rate)
-            report(f"loss {loss:.3f}, validation {history['validation_accuracy'][-1]:.1%}")
     return HeadRun(head.cpu().eval(), history)
 
 
@@ -284,23 +320,51 @@ def train_epoch(
     views: Sequence[Features],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
-    """Take one step for each whole batch of the training images, in an order drawn anew."""
+) -> torch.Tensor:
+    """Take one step for each whole batch of the training images.
+
+    Their order is drawn anew. Returns the mean loss of the batches.
+    """
     head.train()
     device = next(head.parameters()).device
-    values, labels = [view.values for view in views], torch.from_numpy(views[0].labels)
+    labels = torch.from_numpy(views[0].labels)
+    smoothing = {"label_smoothing": settings.label_smoothing}
+    loss_of = functools.partial(cross_entropy, **smoothing)
+    losses = []
     num_steps = len(labels) // settings.batch_size
-    for batch in torch.randperm(len(labels)).split(settings.batch_size)[:num_steps]:
-        x = values[0][batch]
-        chosen = torch.randint(len(views), (len(batch),))
-        for number, view in enumerate(values[1:], start=1):
-            x[chosen == number] = view[batch[chosen == number]]
-        logits = _logits(head, x.to(device))
-        loss = cross_entropy(logits, labels[batch].to(device), label_smoothing=settings.label_smoothing)
+    batches = torch.randperm(len(labels)).split(settings.batch_size)
+    for batch in batches[:num_steps]:
+        x = _drawn_views(views, batch).to(device)
+        y = labels[batch].to(device)
+        if settings.mixup:
+            # The order is random, so neighbours are random pairs.
+            weight = _draw_beta(settings.mixup)
+            logits = _logits(head, x.lerp_(x.roll(1, 0), 1 - weight))
+            loss = weight * loss_of(logits, y)
+            loss += (1 - weight) * loss_of(logits, y.roll(1))
+        else:
+            loss = loss_of(_logits(head, x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean()
+
+
+def _drawn_views(views: Sequence[Features], batch: torch.Tensor) -> torch.Tensor:
+    """Features of the images in a batch, a copy; of each image in one view, drawn at random."""
+    x = views[0].values.index_select(0, batch)  # several times as fast as indexing
+    chosen = torch.randint(len(views), (len(batch),))
+    for number, view in enumerate(views[1:], start=1):
+        x[chosen == number] = view.values[batch[chosen == number]]
+    return x
+
+
+def _draw_beta(alpha: float) -> float:
+    # In double precision, whatever the default is: the draw would depend on it.
+    parameter = torch.tensor(alpha, dtype=torch.float64)
+    return torch.distributions.Beta(parameter, parameter).sample().item()
 
 
 def predict_logits(head: nn.Sequential, features: Features) -> torch.Tensor:
@@ -338,7 +402,7 @@ def save_head(head: nn.Sequential, settings: HeadSettings, backbone: BackboneSet
 
 
 class TransferModel(NamedTuple):
-    """A trained model: torchvision's VGG with our head as its ``classifier``, and the backbone that it stands on.
+    """A trained model: torchvision's VGG with the new head as its ``classifier``, and the backbone that it stands on.
 
     Attributes
     ----------

@@ -1,11 +1,12 @@
-"""Weights & Biases for a training: written offline, sent when asked for, and never a reason for a chapter to fail."""
+"""Weights & Biases for a training run: written offline, read back, sent on request, never a reason to fail."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,6 +20,26 @@ PROJECT = "from-backprop-to-vgg16"
 FOLDER = ROOT / "_build"
 """wandb makes a folder ``wandb`` in it: a run is no result, and holds times and the machine's name."""
 
+# The file of a run is a log in LevelDB's format: records in fragments, in blocks of 32 KiB.
+FILE_HEADER, BLOCK, FRAGMENT_HEADER = 7, 32 * 1024, 7
+WHOLE, LAST = 1, 4
+"""Kinds of fragments that end a record."""
+
+
+class TrackedRun(NamedTuple):
+    """What became of a run that was to be tracked.
+
+    Attributes
+    ----------
+    outcome : str
+        For the reader.
+    file : Path or None
+        The file that wandb wrote, for :func:`read_history`; None if it wrote none.
+    """
+
+    outcome: str
+    file: Path | None
+
 
 def track_run(
     mode: str,
@@ -29,7 +50,7 @@ def track_run(
     predictions: Sequence[int],
     class_table: pd.DataFrame,
     folder: Path = FOLDER,
-) -> str:
+) -> TrackedRun:
     """Write a run of Weights & Biases: its configuration, every epoch, the confusion matrix, the table of classes.
 
     Parameters
@@ -48,20 +69,65 @@ def track_run(
 
     Returns
     -------
-    str
-        What became of it, for the reader.
+    TrackedRun
 
     Raises
     ------
     ValueError
-        If `mode` is unknown. Whatever else goes wrong is told in the result.
+        If `mode` is unknown. Whatever else goes wrong is said in the outcome.
     """
     check_choice("wandb_mode", mode, MODES)
     try:
         run_folder = _write(folder, config, history, class_names, labels, predictions, class_table)
-        return _send(run_folder) if mode == "online" else "written offline"
+        file = next(run_folder.glob("run-*.wandb"))
+        return TrackedRun(_send(run_folder) if mode == "online" else "written offline", file)
     except Exception as error:  # a tracker must not stop what it tracks
-        return f"not tracked ({type(error).__name__}: {error})"
+        return TrackedRun(f"not tracked ({type(error).__name__}: {error})", None)
+
+
+def read_history(file: Path) -> dict[str, list[float]]:
+    """Read back what was logged after each epoch, from the file of an offline run.
+
+    Parameters
+    ----------
+    file : Path
+        With the ending ``.wandb``.
+
+    Returns
+    -------
+    dict of list
+        One value an epoch for each name that was logged; `epoch` is one of them.
+    """
+    rows = [row for row in _logged(file) if "epoch" in row]
+    return {name: [row[name] for row in rows] for name in rows[0] if not name.startswith("_")} if rows else {}
+
+
+def _logged(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield what each call of wandb's ``log`` wrote."""
+    from wandb.proto.wandb_internal_pb2 import Record  # takes a second, as wandb itself
+
+    for message in _records(file.read_bytes()):
+        record = Record()
+        record.ParseFromString(message)
+        if record.history.item:
+            yield {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    position, message = FILE_HEADER, b""
+    while position + FRAGMENT_HEADER <= len(content):
+        room = BLOCK - position % BLOCK
+        if room < FRAGMENT_HEADER:
+            position += room
+            continue
+        length = int.from_bytes(content[position + 4 : position + 6], "little")
+        kind = content[position + 6]
+        position += FRAGMENT_HEADER
+        message += content[position : position + length]
+        position += length
+        if kind in (WHOLE, LAST):
+            yield message
+            message = b""
 
 
 def _write(folder, config, history, class_names, labels, predictions, class_table) -> Path:

@@ -133,11 +133,12 @@ def test_bottleneck_narrows_the_channels_at_each_position_before_the_dense_layer
     assert sum(parameter.numel() for parameter in head.parameters()) == weights
 
 
-def test_without_bottleneck_and_hidden_layers_the_head_is_a_linear_classifier():
-    head = new_head((8, 3, 3), replace(SETTINGS, bottleneck=0, hidden=()))
-    assert [tuple(parameter.shape) for parameter in head.parameters()] == [(10, 72), (10,)]
-    x = torch.randn(2, 72)
-    assert torch.equal(head.eval()(x), head[-1](x))
+def test_without_bottleneck_and_hidden_layers_the_head_is_a_linear_classifier_on_standardised_features():
+    head = new_head((8, 3, 3), replace(SETTINGS, bottleneck=0, hidden=(), channel_dropout=0.0))
+    assert [tuple(parameter.shape) for parameter in head.parameters()] == [(72,), (72,), (10, 72), (10,)]
+    x = 100 + 50 * torch.randn(64, 72)
+    standardised = (x - x.mean(0)) / x.std(0, correction=0)
+    torch.testing.assert_close(head.train()(x), head[-1](standardised), rtol=1e-4, atol=1e-4)
 
 
 def test_precision_that_layers_have_by_default_changes_nothing():

@@ -10,42 +10,24 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from book.experiments.vgg import tracking
-from book.experiments.vgg.tracking import track_run
+from book.experiments.vgg.tracking import read_history, track_run
 
 HISTORY = {"train_loss": [0.5, 0.25], "validation_accuracy": [0.75, 0.875], "learning_rate": [1e-3, 1e-5]}
 CONFIG = {"backbone": {"cut": 30}, "head": {"hidden": (512,), "learning_rate": 1e-3}}
 CLASSES = pd.DataFrame({"class": ["a", "b"], "recall": [0.5, 1.0]})
-FILE_HEADER, BLOCK, RECORD_HEADER = 7, 32 * 1024, 7
 
 
 def track(folder, mode="offline"):
     return track_run(mode, CONFIG, HISTORY, ["a", "b"], [0, 0, 1], [0, 1, 1], CLASSES, folder)
 
 
-def records(path):
-    """The records of an offline run: a log in LevelDB's format, of fragments in blocks of 32 KiB."""
-    content, position, message = path.read_bytes(), FILE_HEADER, b""
-    while position + RECORD_HEADER <= len(content):
-        room = BLOCK - position % BLOCK
-        if room < RECORD_HEADER:
-            position += room
-            continue
-        length = int.from_bytes(content[position + 4 : position + 6], "little")
-        kind = content[position + 6]  # 1 whole, 2 first, 3 middle, 4 last
-        message += content[position + RECORD_HEADER : position + RECORD_HEADER + length]
-        position += RECORD_HEADER + length
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(message)
-            yield record
-            message = b""
-
-
 def read_back(folder):
     (run,) = (folder / "wandb").glob("offline-run-*")
     (file,) = run.glob("run-*.wandb")
     history, config = [], {}
-    for record in records(file):
+    for message in tracking._records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(message)
         items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         if items:
             history.append(items)
@@ -54,7 +36,7 @@ def read_back(folder):
 
 
 def test_offline_run_read_back_holds_our_history_and_configuration(tmp_path):
-    assert track(tmp_path) == "written offline"
+    assert track(tmp_path).outcome == "written offline"
     _, history, config = read_back(tmp_path)
     epochs = [row for row in history if "epoch" in row]
     assert [row["epoch"] for row in epochs] == [1, 2]
@@ -62,6 +44,18 @@ def test_offline_run_read_back_holds_our_history_and_configuration(tmp_path):
         assert [row[name] for row in epochs] == values
     assert config["head"] == {"hidden": [512], "learning_rate": 1e-3}
     assert config["backbone"] == {"cut": 30}
+
+
+def test_history_is_read_back_from_the_file_as_it_was_logged(tmp_path):
+    assert read_history(track(tmp_path).file) == {"epoch": [1, 2]} | HISTORY
+
+
+def test_history_longer_than_a_block_of_the_file_is_read_back_whole(tmp_path):
+    epochs = 400
+    history = {f"metric {number}": [number + epoch / 7 for epoch in range(epochs)] for number in range(5)}
+    run = track_run("offline", CONFIG, history, ["a", "b"], [0, 0, 1], [0, 1, 1], CLASSES, tmp_path)
+    assert run.file.stat().st_size > 2 * tracking.BLOCK
+    assert read_history(run.file) == {"epoch": list(range(1, epochs + 1))} | history
 
 
 def test_offline_run_holds_the_confusion_matrix_and_the_table_of_classes(tmp_path):
@@ -93,8 +87,9 @@ def test_tracking_offline_prints_nothing(tmp_path):
 def test_failing_tracker_is_told_and_stops_nothing(tmp_path):
     (tmp_path / "file").write_text("in the way")
     history = HISTORY | {"learning_rate": [1e-3]}  # lengths that do not fit
-    outcome = track_run("offline", CONFIG, history, ["a", "b"], [0], [0], CLASSES, tmp_path)
-    assert outcome.startswith("not tracked (ValueError")
+    run = track_run("offline", CONFIG, history, ["a", "b"], [0], [0], CLASSES, tmp_path)
+    assert run.outcome.startswith("not tracked (ValueError")
+    assert run.file is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +106,7 @@ def test_online_run_is_written_offline_first_and_sending_it_may_fail_or_hang(tmp
     stand_in.run = lambda asked, **kwargs: subprocess.run(command, **kwargs)
     monkeypatch.setattr(tracking, "SYNC_SECONDS", 1)
     monkeypatch.setattr(tracking, "subprocess", stand_in)
-    assert outcome in track(tmp_path, "online")
+    assert outcome in track(tmp_path, "online").outcome
     assert len(read_back(tmp_path)[1]) >= 2
 
 
