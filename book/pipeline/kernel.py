@@ -63,10 +63,23 @@ _WATCHDOG = """
 import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
+mark, *folders = sys.argv[1:]
 pid = sys.stdin.readline().strip()
 sys.stdin.read()
+import psutil
+def marked():
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and mark in process.cmdline():
+                return process.pid
+        except psutil.Error:
+            pass
+    return None
+# An end right after the start of the group: nobody could say its number any more.
+end = time.monotonic() + 0.5
+while mark and not pid and time.monotonic() < end:
+    pid = marked()
 if pid:
-    import psutil
     group = int(pid)
     seen = {group}
     def members():
@@ -97,7 +110,7 @@ if pid:
     for one in seen:
         for path in glob.glob(f"/dev/shm/sem.loky-{one}-*"):
             os.unlink(path)
-for folder in sys.argv[1:]:
+for folder in folders:
     shutil.rmtree(folder, ignore_errors=True)
 """
 
@@ -162,8 +175,9 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JOBLIB_TEMP_FOLDER": str(folder / "joblib"),
-        # That folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
-        "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+        # The first: that folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
+        # The second: Matplotlib says so when placing a legend takes it a second, as on a busy machine.
+        "PYTHONWARNINGS": 'ignore:resource_tracker:UserWarning,ignore:Creating legend with loc="best":UserWarning',
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
     }, complaints
 
@@ -175,11 +189,14 @@ class Watchdog:
     ----------
     *folders : pathlib.Path
         What is removed after that.
+    mark : str
+        An argument on the command line of the group's first process, by which it is found if this process ends before
+        it can say its number.
     """
 
-    def __init__(self, *folders: Path) -> None:
+    def __init__(self, *folders: Path, mark: str = "") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WATCHDOG, *map(str, folders)],
+            [sys.executable, "-c", _WATCHDOG, mark, *map(str, folders)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -226,7 +243,7 @@ class Kernel:
         for name in ("ipython", "jupyter", "matplotlib", "joblib"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._warm_font_cache()
-        self._watchdog = Watchdog(self.folder / "joblib")
+        self._watchdog = Watchdog(self.folder / "joblib", mark=self._connection_file)
         self._log = (self.folder / "libraries.log").open("wb")
         try:
             yield
@@ -248,6 +265,10 @@ class Kernel:
         """Take note of the kernel's process."""
         self.pid = pid
         self._watchdog.watch(pid)
+
+    @property
+    def _connection_file(self) -> str:
+        return str(self.folder / "jupyter" / f"kernel-{os.getpid()}.json")
 
     def _warm_font_cache(self) -> None:
         """Build Matplotlib's font cache, which would print about it in the chapter, unless it is there and whole."""
@@ -287,7 +308,7 @@ class Kernel:
                 return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
             async def start_kernel(self, **kwargs: Any) -> None:
-                self.connection_file = str(kernel.folder / "jupyter" / f"kernel-{os.getpid()}.json")
+                self.connection_file = kernel._connection_file
                 kwargs |= {"env": kernel.environment, "stdout": kernel._log, "stderr": kernel._log}
                 await super().start_kernel(**kwargs)
                 kernel.started(self.provisioner.pid)

@@ -35,7 +35,7 @@ class AlternativeTexts(SphinxPostTransform):
 
 
 class ReferencesToTheBook(SphinxPostTransform):
-    r"""Give a reference from one PDF to the other the title, number and page of the target there.
+    r"""Give a reference from one PDF to the other the title and page of the target there.
 
     Sphinx would leave the target's label in the text. ``\bookref`` takes the label in the other document and the title.
     """

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.faults import damage, parameter_sets, processes, storing
@@ -70,7 +71,8 @@ def main() -> int:
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
     outcomes: Counter[tuple[str, str]] = Counter()
     wrong = []
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    # An interrupt ends the tries, and the table tells of those that were made.
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="faults-") as folder:
         project = executed_project(Path(folder, "project"))
         (place := Path(folder, "place")).mkdir()
         for one in campaign(options.tries, options.seed, project, place, options.kind or list(KINDS)):
@@ -85,7 +87,7 @@ def main() -> int:
 
 def table(outcomes: Counter[tuple[str, str]]) -> str:
     """Lay out the number of tries by kind and outcome, one a line."""
-    width = max(len(kind) for kind, _ in outcomes)
+    width = max((len(kind) for kind, _ in outcomes), default=0)
     lines = []
     for kind in dict.fromkeys(kind for kind, _ in outcomes):
         of_kind = {outcome: number for (other, outcome), number in outcomes.items() if other == kind}

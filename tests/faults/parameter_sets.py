@@ -45,6 +45,7 @@ RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("all_models", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("all_models", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
     ("convolutions", "filter_pos"): lambda p: p["filter_pos"] < FILTERS[p["cnn_layer"]],
+    ("convolutions", "num_scored_images"): lambda p: p["num_scored_images"] <= p["num_scanned"],
     ("convolutions", "random_low"): lambda p: p["random_low"] <= p["random_high"],
     ("cross_entropy_and_kl", "curve_batch_size"): lambda p: p["curve_batch_size"] <= p["num_curve_images"],
     ("dense_to_convolution", "num_shuffled_seeds"): lambda p: p["num_shuffled_seeds"] <= p["num_seeds"],
@@ -60,6 +61,10 @@ RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("vgg16", "batch_size"): lambda p: p["batch_size"] <= p["num_compared_train"],
     ("vgg16", "num_compared_train"): lambda p: p["num_compared_train"] <= p["num_train"],
     ("vgg16", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+    ("vgg16_analysis", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+    ("vgg16_analysis", "num_labels"): lambda p: max(p["num_labels"]) <= p["num_train"],
+    ("vgg16_analysis", "num_mapped"): lambda p: p["num_mapped"] <= p["num_test"],
+    ("vgg16_analysis", "num_random"): lambda p: p["num_random"] <= p["num_train"],
 }
 _TYPES = {"integer": "integer", "number": "finite", "text": "string", "boolean": "boolean"}
 _FIELDS = {
@@ -93,7 +98,7 @@ def parameter_sets(rng: random.Random, project: Path, place: Path, tries: int) -
     chapters = [chapter for chapter in book.executable if chapter.parameters]
     for chapter in chapters:
         named = {name for name, constraint in chapter.constraints.items() if _names_another(constraint, chapter)}
-        known = {name for other, name in RELATIONS if other == chapter.name}
+        known = _relations(chapter).keys()
         if named != known:
             yield Try("parameters", "oracle", f"{chapter.name}: its table relates {named}, the oracle {known}")
     for _ in range(tries):
@@ -109,8 +114,12 @@ def is_allowed(chapter: Chapter, values: Mapping[str, Any]) -> bool:
     """Tell whether all parameters of a chapter are allowed, without the book's own checks."""
     if not all(_fits(chapter.constraints[name], values[name]) for name in chapter.constraints):
         return False
-    relations = [holds for (other, _), holds in RELATIONS.items() if other == chapter.name]
-    return all(holds(values) for holds in relations)
+    return all(holds(values) for holds in _relations(chapter).values())
+
+
+def _relations(chapter: Chapter) -> dict[str, Callable[[Mapping[str, Any]], bool]]:
+    found = {name: holds for (other, name), holds in RELATIONS.items() if other == chapter.name}
+    return {name: holds for name, holds in found.items() if name in chapter.parameters}
 
 
 def _judged(project: Any, chapter: Chapter, values: dict[str, Any]) -> Try:

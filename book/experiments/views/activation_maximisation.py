@@ -135,10 +135,34 @@ def random_image(size: int, seed: int, low: int = 150, high: int = 180, channels
     return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8, endpoint=True)
 
 
+def gradient_ascent(
+    objective: Callable[[torch.Tensor], torch.Tensor],
+    render: Callable[[], torch.Tensor],
+    optimiser: torch.optim.Optimizer,
+    num_steps: int,
+) -> None:
+    """Change the optimiser's parameter to raise an objective of images.
+
+    `render` makes the images, shape (n, 1 or 3, size, size), from the
+    parameter; `objective` gives shape (n,).
+    """
+    (parameter,) = optimiser.param_groups[0]["params"]
+    for _ in range(num_steps):
+        with torch.enable_grad():
+            loss = -objective(render()).sum()
+            # Unlike loss.backward(), this leaves no gradient elsewhere.
+            (parameter.grad,) = torch.autograd.grad(loss, [parameter])
+        optimiser.step()
+
+
 def maximise_unregularised(
-    model: VGG, backbone: Backbone, targets: Sequence[Target], start: np.ndarray, settings: UnregularisedSettings
+    model: VGG,
+    backbone: Backbone,
+    targets: Sequence[Target],
+    start: np.ndarray,
+    settings: UnregularisedSettings,
 ) -> OptimisedImages:
-    """Change the pixels of images by gradient ascent on the activation of each one's target.
+    """Gradient ascent on the pixels of images, each for its own target.
 
     Parameters
     ----------
@@ -148,7 +172,8 @@ def maximise_unregularised(
         Knows how the model's input is normalised.
     targets : sequence of n Targets
     start : ndarray of uint8, shape (n, size, size) or (n, size, size, 3)
-        Where to start. A grey image stays grey: its one channel is copied to three inside the graph.
+        Images to start from. One channel stays one: it is copied to
+        three inside the graph.
     settings : UnregularisedSettings
 
     Raises
@@ -156,21 +181,22 @@ def maximise_unregularised(
     ValueError
         If a target does not exist or a shape is wrong.
     """
-    start = np.asarray(start)
-    is_image = start.dtype == np.uint8 and (start.ndim == 3 or (start.ndim == 4 and start.shape[3] == 3))
-    what = "uint8 of shape (n, size, size) or (n, size, size, 3)"
-    check_that(is_image, "start", what, f"{start.dtype} of shape {start.shape}")
-    grey_levels = torch.from_numpy(start).float()
-    grey_levels = grey_levels[:, None] if start.ndim == 3 else grey_levels.permute(0, 3, 1, 2)
-    mean = grey_levels.new_tensor(backbone.mean).view(1, 3, 1, 1)
-    mean = mean.mean(dim=1, keepdim=True) if start.ndim == 3 else mean
-    pixels = ((grey_levels - mean) / GREY_LEVELS_PER_UNIT).requires_grad_()
+    levels, mean = _grey_levels(start, backbone)
+    pixels = (levels - mean) / GREY_LEVELS_PER_UNIT
+    pixels.requires_grad_()
+    optimiser = torch.optim.Adam(
+        [pixels],
+        settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
 
     def render() -> torch.Tensor:
         return pixels * GREY_LEVELS_PER_UNIT + mean
 
-    optimiser = torch.optim.Adam([pixels], settings.learning_rate, weight_decay=settings.weight_decay)
-    return _gradient_ascent(model, backbone, targets, render, optimiser, settings.num_steps)
+    activation = _activation_of(model, backbone, targets)
+    first = render().detach()
+    gradient_ascent(activation, render, optimiser, settings.num_steps)
+    return _optimised(activation, first, render().detach())
 
 
 def maximise_regularised(
@@ -182,18 +208,16 @@ def maximise_regularised(
     size: int,
     channels: int = 1,
 ) -> OptimisedImages:
-    """Optimise images, from a flat grey, for the activation of their targets, with regularisation.
+    """Gradient ascent on the Fourier coefficients of images, from a flat grey.
 
     Parameters
     ----------
-    model : VGG
-        In evaluation mode; not changed.
-    backbone : Backbone
-        Knows how the model's input is normalised.
-    targets : sequence of n Targets
+    model, backbone, targets
+        As in `maximise_unregularised`.
     settings : RegularisedSettings
     size : int
-        Height and width of the images; a class needs the backbone's input size, for a filter less will do.
+        Height and width of the images; a class needs the backbone's
+        input size, for a filter less will do.
     channels : 1 or 3
         1 for grey images, 3 for colour.
 
@@ -206,31 +230,48 @@ def maximise_regularised(
     _check_channels(channels)
     generator = torch.Generator().manual_seed(settings.seed)
     shape = (len(targets), channels, size, size // 2 + 1, 2)
-    coefficients = (FIRST_SPREAD * torch.randn(shape, generator=generator)).requires_grad_()
+    coefficients = FIRST_SPREAD * torch.randn(shape, generator=generator)
+    coefficients.requires_grad_()
+    optimiser = torch.optim.Adam([coefficients], settings.learning_rate)
 
     def render() -> torch.Tensor:
-        return 255 * torch.sigmoid(from_spectrum(torch.view_as_complex(coefficients), size))
+        planes = torch.view_as_complex(coefficients)
+        return 255 * torch.sigmoid(from_spectrum(planes, size))
 
-    def transform(images: torch.Tensor) -> torch.Tensor:
-        return shift_and_scale(images, settings.jitter, settings.scale, generator)
+    activation = _activation_of(model, backbone, targets)
 
-    def penalty(images: torch.Tensor) -> torch.Tensor:
-        return settings.total_variation * total_variation(images / 255)
+    def objective(images: torch.Tensor) -> torch.Tensor:
+        moved = shift_and_scale(
+            images,
+            settings.jitter,
+            settings.scale,
+            generator,
+        )
+        values = activation(moved)
+        # Layers differ in scale by orders of magnitude. As growth relative
+        # to its value, each weighs the same against the penalty.
+        growth = values / (values.detach().abs() + 1)
+        penalty = total_variation(images / 255)
+        return growth - settings.total_variation * penalty
 
-    optimiser = torch.optim.Adam([coefficients], settings.learning_rate)
-    return _gradient_ascent(model, backbone, targets, render, optimiser, settings.num_steps, transform, penalty)
+    first = render().detach()
+    gradient_ascent(objective, render, optimiser, settings.num_steps)
+    return _optimised(activation, first, render().detach())
 
 
 def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
-    """Turn Fourier coefficients into images with the statistics of natural ones.
+    """Turn Fourier coefficients into images that vary as natural ones do.
 
-    In a natural image the amplitude falls as one over the frequency, and brightness varies more than colour. With
-    these two built in, a step of the same length in every coefficient changes coarse shapes before fine texture.
+    In a natural image the amplitude falls as one over the frequency, and
+    brightness varies more than colour. With these two built in, a step of
+    the same length in every coefficient changes coarse shapes before fine
+    texture.
 
     Parameters
     ----------
     coefficients : Tensor of complex64, shape (n, 1 or 3, size, size // 2 + 1)
-        Of brightness; or of brightness, red against blue, and green against both.
+        Of brightness; or of brightness, red against blue, and green
+        against both.
     size : int
 
     Returns
@@ -238,19 +279,24 @@ def from_spectrum(coefficients: torch.Tensor, size: int) -> torch.Tensor:
     Tensor of float32, shape (n, 1 or 3, size, size)
         Around 0; grey, or red, green and blue.
     """
-    vertical, horizontal = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
+    vertical = torch.fft.fftfreq(size)[:, None]
+    horizontal = torch.fft.rfftfreq(size)[None]
     frequency = (vertical**2 + horizontal**2).sqrt().clamp(min=1 / size)
-    # A quarter, as in Olah et al.'s code, keeps the first images in the middle of the sigmoid.
-    planes = torch.fft.irfft2(coefficients / frequency, s=(size, size), norm="ortho") / 4
+    scaled = coefficients / frequency
+    planes = torch.fft.irfft2(scaled, s=(size, size), norm="ortho")
+    # A quarter, as in Olah et al.'s code: the first images are then in the
+    # middle of the sigmoid.
+    planes = planes / 4
     if planes.shape[1] == 1:
         return planes
-    return torch.einsum("ca,nahw->nchw", COLOUR_AXES * COLOUR_SPREAD, planes)
+    axes = COLOUR_AXES * COLOUR_SPREAD
+    return torch.einsum("ca,nahw->nchw", axes, planes)
 
 
 def shift_and_scale(
     images: torch.Tensor, jitter: float, scale: float, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Shift and scale images at random by up to the fractions `jitter` and `scale`, with reflection at the edges."""
+    """Shift and scale each image at random by up to the fractions `jitter` and `scale`; edges are reflected."""
     draw = 2 * torch.rand(len(images), 3, generator=generator) - 1
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + scale * draw[:, 0]
@@ -267,7 +313,7 @@ def total_variation(images: torch.Tensor) -> torch.Tensor:
 
 
 def mean_frequency(images: np.ndarray) -> np.ndarray:
-    """Centre of gravity of the power spectrum, in periods a pixel, from 0 (flat) to 0.71; a flat image gives 0.
+    """Centre of gravity of the power spectrum, in periods per pixel, from 0 (flat) to 0.71; a flat image gives 0.
 
     Parameters
     ----------
@@ -286,47 +332,34 @@ def mean_frequency(images: np.ndarray) -> np.ndarray:
     return np.divide((power * frequency).sum(axis=(1, 2)), total, out=np.zeros(len(images)), where=total > 0)
 
 
-def _gradient_ascent(
-    model: VGG,
-    backbone: Backbone,
-    targets: Sequence[Target],
-    render: Callable[[], torch.Tensor],
-    optimiser: torch.optim.Optimizer,
-    num_steps: int,
-    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
+def _grey_levels(start: np.ndarray, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as a float tensor, shape (n, 1 or 3, size, size), and the mean colour that broadcasts to it."""
+    start = np.asarray(start)
+    is_image = start.dtype == np.uint8 and (start.ndim == 3 or (start.ndim == 4 and start.shape[3] == 3))
+    what = "uint8 of shape (n, size, size) or (n, size, size, 3)"
+    check_that(is_image, "start", what, f"{start.dtype} of shape {start.shape}")
+    levels = torch.from_numpy(start).float()
+    mean = torch.tensor(backbone.mean).view(1, 3, 1, 1)
+    if start.ndim == 3:
+        return levels[:, None], mean.mean(dim=1, keepdim=True)
+    return levels.permute(0, 3, 1, 2), mean
+
+
+def _activation_of(model: VGG, backbone: Backbone, targets: Sequence[Target]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The targets' activations, shape (n,), as a function of images with values from 0 to 255."""
+    return lambda images: activations(model, backbone.normalise(images.expand(-1, 3, -1, -1)), targets)
+
+
+def _optimised(
+    activation: Callable[[torch.Tensor], torch.Tensor], first: torch.Tensor, last: torch.Tensor
 ) -> OptimisedImages:
-    """Gradient ascent on the targets' activations in the parameters from which `render` makes the images.
-
-    `render` gives shape (n, 1 or 3, size, size); `transform` is applied to the images before the network, and the
-    `penalty` of the images is subtracted.
-    """
-    (parameters,) = optimiser.param_groups[0]["params"]
-
-    def activation_of(images: torch.Tensor) -> torch.Tensor:
-        return activations(model, backbone.normalise(images.expand(-1, 3, -1, -1)), targets)
-
+    """Clip and round the last images, and compute the activation of the first, the last and the clipped ones."""
+    shown = last.round().clamp(0, 255)
     with torch.no_grad():
-        start = activation_of(render())
-    for _ in range(num_steps):
-        with torch.enable_grad():
-            images = render()
-            values = activation_of(transform(images) if transform else images)
-            if penalty:
-                # Layers differ in scale by orders of magnitude; as growth relative to where it stands, an activation
-                # weighs the same against the penalty in each of them.
-                values = values / (values.detach().abs() + 1) - penalty(images)
-            # The gradient of the parameters alone: a backward pass would leave gradients in weights that have them.
-            (parameters.grad,) = torch.autograd.grad(-values.sum(), [parameters])
-        optimiser.step()
-    with torch.no_grad():
-        images = render()
-        shown = images.round().clamp(0, 255)
-        reached, as_shown = activation_of(images), activation_of(shown)
-        outside = float(((images < 0) | (images > 255)).float().mean())
+        values = [activation(images).numpy() for images in (first, last, shown)]
+    outside = float(((last < 0) | (last > 255)).float().mean())
     pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    return OptimisedImages(pixels, start.numpy(), reached.numpy(), as_shown.numpy(), outside)
+    return OptimisedImages(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, *values, outside)
 
 
 def _check_channels(channels: int) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from book.experiments.page.figures import BLACK, SKY_BLUE, VERMILLION
 from book.experiments.views.hooks import LayerOutput
 
 WIDTH = 7.0
@@ -102,6 +104,33 @@ def feature_map_figure(outputs: Sequence[LayerOutput], columns: int = 6) -> Figu
     named = [titles[i : i + columns] for i in range(0, len(titles), columns)]
     scale = "value divided by the layer's largest absolute value"
     return image_rows(rows, titles=named, limits=(-1, 1), cmap="RdBu_r", scale=scale)
+
+
+def randomisation_diagram(stages: Sequence[str]) -> Figure:
+    """Draw which parts of the network have random weights at each stage of the cascading randomisation.
+
+    Parameters
+    ----------
+    stages : sequence of str
+        As :func:`sanity_checks.cascading_randomisation` names them: "trained", then a part a stage, from the top down.
+    """
+    parts = [stage.removeprefix("+ ") for stage in stages[1:]]
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.42 * len(parts) + 1.1))
+    axes.set_axis_off()
+    axes.set(xlim=(-0.5, len(stages) - 0.5), ylim=(-len(parts) - 0.9, 1.0))
+    for i, stage in enumerate(stages):
+        axes.text(i, 0.75, stage, ha="center", va="center")
+        for j, part in enumerate(parts):
+            is_random = j < i
+            face, edge, hatch = ("white", VERMILLION, "////") if is_random else (SKY_BLUE, BLACK, "")
+            box = Rectangle((i - 0.38, -j - 0.4), 0.76, 0.8, facecolor=face, edgecolor=edge, hatch=hatch, alpha=0.5)
+            axes.add_patch(box)
+            label = {"backgroundcolor": "white"} if is_random else {}
+            axes.text(i, -j, "random" if is_random else part, ha="center", va="center", fontsize=TITLE_SIZE, **label)
+        axes.text(
+            i, -len(parts) - 0.3, "map" if i else "map of reference", ha="center", va="center", fontsize=TITLE_SIZE
+        )
+    return figure
 
 
 def signed_colours(gradients: np.ndarray) -> np.ndarray:

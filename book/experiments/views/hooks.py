@@ -152,34 +152,39 @@ def activations(model: VGG, inputs: torch.Tensor, targets: Sequence[Target]) -> 
     check_one_per_image(model, inputs, "targets", targets)
     for target in targets:
         check_target(model, target)
-    depth = np.array([len(model.features) if layer is None else layer for layer, _ in targets])
-    order = np.argsort(depth, kind="stable")
-    outputs, values = inputs[torch.from_numpy(order)], []
+    values = {}
+    classes = [i for i, (layer, _) in enumerate(targets) if layer is None]
+    if classes:
+        logits = model(inputs[classes])
+        values |= {i: logits[row, targets[i].unit] for row, i in enumerate(classes)}
+    filters = sorted(set(range(len(targets))) - set(classes), key=lambda i: targets[i].layer)
+    outputs = inputs[filters]
     for index, layer in enumerate(model.features):
-        if len(values) == len(targets):
+        if not filters:
             break
         outputs = layer(outputs)
-        for _ in range(int((depth == index).sum())):
-            values.append(outputs[0, targets[order[len(values)]].unit].mean())
+        while filters and targets[filters[0]].layer == index:
+            i, *filters = filters
+            values[i] = outputs[0, targets[i].unit].mean()
             outputs = outputs[1:]
-    if len(values) < len(targets):
-        classes = torch.tensor([targets[position].unit for position in order[len(values) :]])
-        logits = model.classifier(torch.flatten(model.avgpool(outputs), 1))
-        values.extend(logits.gather(1, classes[:, None])[:, 0])
-    return torch.stack(values)[torch.from_numpy(np.argsort(order))]
+    return torch.stack([values[i] for i in range(len(targets))])
 
 
 @contextmanager
 def recorded(
-    layers: Mapping[str, nn.Module], reduce: Callable[[torch.Tensor], torch.Tensor] = torch.clone
+    layers: Mapping[str, nn.Module],
+    reduce: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Record the outputs of layers while the block runs; their hooks are removed after it, even after an error.
+    """Record the outputs of layers while a block runs.
+
+    The hooks are removed after the block, even after an error.
 
     Parameters
     ----------
     layers : mapping of names to modules
     reduce : callable
-        What is kept of an output. It must not be a view: the next layer may write over the output.
+        Makes what is stored from an output. It must not return a view:
+        the next layer may write over the output.
 
     Yields
     ------
@@ -189,13 +194,15 @@ def recorded(
     outputs: dict[str, torch.Tensor] = {}
 
     def hook_for(name: str) -> Callable:
-        def keep(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        def store(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             outputs[name] = reduce(output.detach())
 
-        return keep
+        return store
 
-    handles = [layer.register_forward_hook(hook_for(name)) for name, layer in layers.items()]
+    handles = []
     try:
+        for name, layer in layers.items():
+            handles.append(layer.register_forward_hook(hook_for(name)))
         yield outputs
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 All functions leave the model as it was. They need one from `hooks.copy_without_inplace_relus`.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,11 @@ class Integrated(NamedTuple):
     rise: torch.Tensor
 
 
-def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+def class_gradients(
+    model: VGG,
+    inputs: torch.Tensor,
+    classes: Sequence[int],
+) -> torch.Tensor:
     """Gradient of a class's logit in the input (Simonyan et al., 2014).
 
     Parameters
@@ -67,14 +72,64 @@ def class_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) ->
     Raises
     ------
     ValueError
-        If a class does not exist, the shape is wrong, or the model is in training mode.
+        If a class does not exist, the shape is wrong, or the model is in
+        training mode.
     """
     labels = _checked(model, inputs, classes)
     with torch.enable_grad():
         inputs = inputs.detach().clone().requires_grad_()
         scores = model(inputs).gather(1, labels[:, None])
-        # Images are independent of each other in evaluation mode, so the sum's gradient is each score's own.
+        # In evaluation mode images are independent of each other, so the
+        # gradient of the sum is that of each score.
         return torch.autograd.grad(scores.sum(), inputs)[0]
+
+
+def gradient_check(
+    model: VGG,
+    inputs: torch.Tensor,
+    classes: Sequence[int],
+    *,
+    num_directions: int,
+    seed: int,
+    step: float = 1e-6,
+) -> np.ndarray:
+    """Compare gradients with central differences along random directions.
+
+    All is computed in float64. A direction adds or subtracts the same in
+    every pixel, with random signs.
+
+    Parameters
+    ----------
+    model, inputs, classes
+        As in :func:`class_gradients`.
+    num_directions : int
+    seed : int
+        Of the directions.
+    step : float
+        Change of every pixel.
+
+    Returns
+    -------
+    ndarray, shape (num_directions, n)
+        Difference of the slopes, as a fraction of the gradient's norm.
+    """
+    check_integer("num_directions", num_directions, minimum=1)
+    check_integer("seed", seed, minimum=0)
+    check_number("step", step, above=0)
+    model, inputs = copy.deepcopy(model).double(), inputs.double()
+    gradients = class_gradients(model, inputs, classes)
+    norms = gradients.flatten(1).norm(dim=1)
+    labels = torch.tensor(list(classes))[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    differences = []
+    for _ in range(num_directions):
+        signs = torch.randint(2, inputs.shape, generator=generator) * 2 - 1
+        with torch.no_grad():
+            ahead = model(inputs + step * signs).gather(1, labels)[:, 0]
+            behind = model(inputs - step * signs).gather(1, labels)[:, 0]
+        slopes = (gradients * signs).flatten(1).sum(dim=1)
+        differences.append((ahead - behind) / (2 * step) - slopes)
+    return (torch.stack(differences).abs() / norms).numpy()
 
 
 def captum_gradients(model: VGG, inputs: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:

@@ -1,17 +1,19 @@
 """Sanity checks of saliency maps: cascading randomisation of the weights, and deletion and insertion of pixels."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
+from scipy.stats import t as student_t
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from book.experiments.checks import check_integer, check_that
+from book.experiments.statistics.intervals import Interval
 from book.experiments.vgg.backbone import VGG, Backbone
 from book.experiments.views.hooks import SCAN_BATCH, check_class, layer_names
 
@@ -49,31 +51,39 @@ def cascading_randomisation(model: VGG, seed: int) -> Iterator[tuple[str, VGG]]:
         yield f"+ conv{block}", changed
 
 
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def rank_correlation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     """Spearman's rank correlation of each pair of maps; 0 where one of them is constant.
 
     Parameters
     ----------
     first, second : ndarray, shape (n, height, width)
+    mask : ndarray of bool, shape (n, height, width), optional
+        The pixels that count; all by default.
 
     Returns
     -------
     ndarray of float64, shape (n,)
         1: the same order of pixels; 0: no relation.
     """
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
-    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), lengths, out=np.zeros(len(a)), where=lengths > 0)
+    mask = np.ones(first.shape, dtype=bool) if mask is None else mask
+    correlations = []
+    for one, other, counts in zip(first, second, mask, strict=True):
+        a, b = (rankdata(values[counts]) for values in (one, other))
+        a, b = a - a.mean(), b - b.mean()
+        length = np.sqrt((a @ a) * (b @ b))
+        correlations.append(a @ b / length if length > 0 else 0.0)
+    return np.array(correlations)
 
 
-def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def structural_similarity(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     """Mean structural similarity of each pair of maps (Wang et al., 2004), with a Gaussian kernel.
 
     Parameters
     ----------
     first, second : ndarray, shape (n, height, width)
         Values from 0 to 1.
+    mask : ndarray of bool, shape (n, height, width), optional
+        The pixels over which the mean is taken; all by default.
 
     Returns
     -------
@@ -91,7 +101,26 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     c1, c2 = SSIM_CONSTANTS
     quotient = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     quotient /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
-    return quotient.mean(axis=(1, 2))
+    return quotient.mean(axis=(1, 2), where=True if mask is None else mask)
+
+
+def simultaneous_intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Mean of each sample, with intervals that all hold together with a confidence of at least 95 %.
+
+    Each is Student's interval at the level that Bonferroni's correction for the number of samples asks for.
+
+    Parameters
+    ----------
+    samples : mapping of str to ndarray, shape (n,)
+        Independent values, n at least 2.
+    """
+    level = 1 - 0.05 / len(samples)
+    intervals = {}
+    for name, values in samples.items():
+        mean = float(np.mean(values))
+        half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+        intervals[name] = Interval(mean, mean - half, mean + half)
+    return intervals
 
 
 class Curves(NamedTuple):
@@ -125,12 +154,13 @@ def deletion_and_insertion(
     backbone: Backbone,
     images: np.ndarray,
     classes: Sequence[int],
-    relevance: np.ndarray,
+    rankings: Mapping[str, np.ndarray],
     *,
     num_steps: int,
     seed: int,
-) -> Curves:
-    """Delete pixels, the most relevant first, and insert them into a black image (Petsiuk et al., 2018).
+    advance: Callable[[int], None] = lambda done: None,
+) -> dict[str, Curves]:
+    """Delete pixels, the highest ranked first, and insert them into a black image (Petsiuk et al., 2018).
 
     Parameters
     ----------
@@ -141,50 +171,68 @@ def deletion_and_insertion(
     images : ndarray of uint8, shape (n, height, width)
     classes : sequence of n int
         Whose probability is recorded.
-    relevance : ndarray, shape (n, height, width)
-        Pixels of equal relevance are taken in random order.
+    rankings : mapping of str to ndarray, shape (n, height, width)
+        For each method the relevance of each pixel. Pixels of equal relevance are taken in random order.
     num_steps : int
         In how many equal parts the pixels are taken; at least 1.
     seed : int
         Of that order.
+    advance : callable
+        Called with 1 after each ranking.
+
+    Returns
+    -------
+    dict of str to Curves
+        For each method.
 
     Raises
     ------
     ValueError
         If the shapes differ or a class does not exist.
     """
-    check_that(relevance.shape == images.shape, "relevance", f"of the shape of images, {images.shape}", relevance.shape)
     check_that(len(classes) == len(images), "len(classes)", f"that of images, {len(images)}", len(classes))
     check_integer("num_steps", num_steps, minimum=1)
     check_integer("seed", seed, minimum=0)
     for label in classes:
         check_class(model, label)
-    flat = relevance.reshape(len(images), -1)
+    for relevance in rankings.values():
+        what = f"of the shape of images, {images.shape}"
+        check_that(relevance.shape == images.shape, "relevance", what, relevance.shape)
+    fraction = np.linspace(0, 1, num_steps + 1)
+    # The ends are the same for every ranking: nothing deleted is all inserted.
+    whole, black = _probabilities(model, backbone, np.stack([images, np.zeros_like(images)]), classes)
+    curves = {}
+    for name, relevance in rankings.items():
+        rank = _ranks(relevance, seed)
+        taken = [rank < round(part * rank[0].size) for part in fraction[1:-1]]
+        altered = [np.where(mask, 0, images) for mask in taken] + [np.where(mask, images, 0) for mask in taken]
+        inner = _probabilities(model, backbone, np.array(altered, np.uint8).reshape(-1, *images.shape), classes)
+        deletion, insertion = inner[: len(taken)], inner[len(taken) :]
+        curves[name] = Curves(
+            fraction, np.stack([whole, *deletion, black], axis=1), np.stack([black, *insertion, whole], axis=1)
+        )
+        advance(1)
+    return curves
+
+
+def _ranks(relevance: np.ndarray, seed: int) -> np.ndarray:
+    """Place of each pixel of an image, the most relevant being 0, with ties in random order."""
+    flat = relevance.reshape(len(relevance), -1)
     ties = np.random.default_rng(seed).random(flat.shape)
     order = np.lexsort((ties, -flat), axis=1)
-    rank = np.argsort(order, axis=1).reshape(images.shape)
-    fraction = np.linspace(0, 1, num_steps + 1)
-    taken = [rank < round(part * flat.shape[1]) for part in fraction]
-    deleted = np.stack([np.where(mask, 0, images) for mask in taken])
-    # The ends are shared: nothing deleted is all inserted.
-    inserted = np.stack([np.where(mask, images, 0) for mask in taken[1:-1]])
-    altered = np.concatenate([deleted, inserted]).astype(np.uint8)
-    probability = _probabilities(
-        model, backbone, altered.reshape(-1, *images.shape[1:]), np.tile(classes, len(altered))
-    )
-    probability = probability.reshape(len(altered), len(images)).T
-    deletion, inner = probability[:, : num_steps + 1], probability[:, num_steps + 1 :]
-    return Curves(fraction, deletion, np.concatenate([deletion[:, -1:], inner, deletion[:, :1]], axis=1))
+    return np.argsort(order, axis=1).reshape(relevance.shape)
 
 
-def _probabilities(model: VGG, backbone: Backbone, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _probabilities(model: VGG, backbone: Backbone, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Probability of each image's class, shape (m, n), for images of shape (m, n, height, width)."""
+    flat, labels = images.reshape(-1, *images.shape[2:]), np.tile(classes, len(images))
     found = []
     with torch.no_grad():
-        for start in range(0, len(images), SCAN_BATCH):
+        for start in range(0, len(flat), SCAN_BATCH):
             batch = slice(start, start + SCAN_BATCH)
-            probability = model(backbone.to_input(images[batch])).softmax(dim=1).numpy()
-            found.append(probability[np.arange(len(probability)), classes[batch]])
-    return np.concatenate(found)
+            probability = model(backbone.to_input(flat[batch])).softmax(dim=1).numpy()
+            found.append(probability[np.arange(len(probability)), labels[batch]])
+    return np.concatenate([np.empty(0), *found]).reshape(images.shape[:2])
 
 
 def _randomise(module: nn.Module, generator: torch.Generator) -> None:
@@ -195,5 +243,5 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-            elif isinstance(layer, nn.BatchNorm1d):
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 layer.reset_parameters()

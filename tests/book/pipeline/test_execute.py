@@ -132,6 +132,12 @@ def test_a_bad_cell_is_named_and_leaves_the_last_result(changed, capsys, replace
     assert stored(changed) == before
 
 
+def test_a_legend_that_a_busy_machine_places_slowly_fails_no_chapter(changed):
+    warning = "'Creating legend with loc=\"best\" can be slow with large amounts of data.'"
+    edit(changed / "book/chapters/second.md", "total * num_epochs", f"import warnings; warnings.warn({warning})")
+    assert main(BUILD, changed) == 0
+
+
 def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(changed, capsys):
     edit(
         changed / "book/chapters/second.md",
@@ -241,6 +247,19 @@ def test_semaphores_go_with_the_kernel_even_if_nobody_is_left_to_track_them():
     watchdog.end()
     assert process.wait() != 0
     assert list(SHARED_MEMORY.glob(left)) == []
+
+
+def test_an_interrupt_right_after_the_kernel_was_started_ends_it(root, monkeypatch):
+    pids = []
+
+    def started(self, pid):
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kernel, "started", started)
+    assert main(["run", "first"], root) == 130
+    (pid,) = pids
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):

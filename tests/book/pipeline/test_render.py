@@ -180,7 +180,7 @@ def test_the_report_shows_figure_output_and_number_of_a_chapter_and_names_the_bo
     book = PdfReader(built / "_build/quick/book.pdf")
     page = next(number for number, page in enumerate(book.pages, 1) if "1.1 The sum" in page.extract_text())
     label = book.page_labels[page - 1]
-    assert letters(f"The sum is 2.50, from The sum (book, section 1.1, page {label})") in text
+    assert letters(f"The sum is 2.50, from The sum (book, page {label})") in text
     assert letters("Fig. 1: A line.") in text
     assert letters("total 2.5") in text
     shown = pages.page("book/chapters/report")

@@ -10,11 +10,13 @@ from small_vgg import SIZE, hooks_of
 from torch import nn
 
 from book.experiments.vgg.backbone import assemble
+from book.experiments.views import saliency
 from book.experiments.views.hooks import copy_without_inplace_relus
 from book.experiments.views.saliency import (
     brightness_fraction,
     class_gradients,
     grad_cam,
+    gradient_check,
     guided_backpropagation,
     integrated_gradients,
     largest_over_channels,
@@ -44,17 +46,20 @@ def test_our_gradients_are_captums(probe, inputs):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(ours.abs().max()))
 
 
-def test_our_gradients_are_finite_differences(probe):
-    model = copy.deepcopy(probe).double()
-    generator = torch.Generator().manual_seed(0)
-    # Noise, because a pooling over a flat background has no gradient to compare with.
-    x, direction = torch.randn(2, 1, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
-    x = 50 * x
-    gradients = class_gradients(model, x, [2])
-    step = 1e-6
-    with torch.no_grad():
-        expected = (model(x + step * direction) - model(x - step * direction))[0, 2] / (2 * step)
-    assert float((gradients * direction).sum()) == pytest.approx(float(expected), rel=1e-5)
+def test_our_gradients_are_finite_differences_where_no_pooling_has_a_tie(probe):
+    # Noise, because max pooling over a flat background has no gradient to compare with.
+    x = 50 * torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    found = gradient_check(probe, x, [2, 4], num_directions=3, seed=0)
+    assert found.shape == (3, 2)
+    assert found.max() < 1e-5
+
+
+def test_the_gradient_check_finds_a_wrong_gradient_and_a_tie_in_max_pooling(probe, monkeypatch):
+    x = 50 * torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    with monkeypatch.context() as patched:
+        patched.setattr(saliency, "class_gradients", lambda *arguments: 1.01 * class_gradients(*arguments))
+        assert gradient_check(probe, x, [2], num_directions=3, seed=0).max() > 1e-3
+    assert gradient_check(probe, torch.zeros_like(x), [2], num_directions=3, seed=0).max() > 1e-3
 
 
 def test_a_single_bright_pixel_does_not_vanish_when_stretched():

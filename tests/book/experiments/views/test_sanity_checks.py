@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 from torch import nn
 
 from book.experiments.views.sanity_checks import (
@@ -11,6 +11,7 @@ from book.experiments.views.sanity_checks import (
     deletion_and_insertion,
     per_pixel,
     rank_correlation,
+    simultaneous_intervals,
     structural_similarity,
 )
 
@@ -43,6 +44,47 @@ def test_rank_correlation_is_scipys():
     np.testing.assert_allclose(rank_correlation(a, b), expected)
 
 
+def test_zeros_shared_by_two_maps_raise_their_rank_correlation_and_a_mask_leaves_them_out():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1, 20, 20)) + 1
+    garment = np.zeros((1, 20, 20), dtype=bool)
+    garment[:, 5:15, 5:15] = True
+    a, b = a * garment, b * garment
+    assert rank_correlation(a, b)[0] > 0.7
+    assert abs(rank_correlation(a, b, garment)[0]) < 0.3
+    expected = spearmanr(a[garment], b[garment]).statistic
+    assert rank_correlation(a, b, garment)[0] == pytest.approx(expected)
+    assert structural_similarity(a, b, garment)[0] < structural_similarity(a, b)[0]
+
+
+def test_a_masked_similarity_does_not_depend_on_pixels_far_from_the_mask():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1, 40, 40))
+    mask = np.zeros((1, 40, 40), dtype=bool)
+    mask[:, :8, :8] = True
+    other = b.copy()
+    other[:, 20:] = 0
+    np.testing.assert_allclose(structural_similarity(a, b, mask), structural_similarity(a, other, mask))
+
+
+def test_simultaneous_intervals_are_scipys_at_the_corrected_level():
+    rng = np.random.default_rng(0)
+    samples = {"a": rng.normal(size=12), "b": rng.normal(1, 2, size=9)}
+    for name, found in simultaneous_intervals(samples).items():
+        expected = ttest_1samp(samples[name], 0).confidence_interval(1 - 0.05 / 2)
+        np.testing.assert_allclose(found, (samples[name].mean(), expected.low, expected.high))
+
+
+def test_simultaneous_intervals_cover_all_means_together_in_95_of_100_draws():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(400, 10, 15))
+    together = [
+        all(one.low < 0 < one.high for one in simultaneous_intervals(dict(enumerate(samples))).values())
+        for samples in draws
+    ]
+    assert np.mean(together) >= 0.93
+
+
 def test_structural_similarity_is_the_published_formula_in_every_window():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 1, 12, 12))
@@ -64,19 +106,23 @@ def test_structural_similarity_is_the_published_formula_in_every_window():
 def test_deletion_and_insertion_share_their_ends_and_take_the_best_pixels_first(backbone, images):
     model = _Brightness()
     relevance = images.astype(float)
-    curves = deletion_and_insertion(model, backbone, images, [1] * 4, relevance, num_steps=4, seed=0)
+    rankings, done = {"best": relevance, "worst": -relevance}, []
+    both = deletion_and_insertion(model, backbone, images, [1] * 4, rankings, num_steps=4, seed=0, advance=done.append)
+    curves, worst = both["best"], both["worst"]
+    assert done == [1, 1]
     np.testing.assert_allclose(curves.fraction, [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(curves.deletion[:, 0], curves.insertion[:, -1])
     np.testing.assert_allclose(curves.deletion[:, -1], curves.insertion[:, 0])
     assert (np.diff(curves.deletion) <= 1e-6).all() and (np.diff(curves.insertion) >= -1e-6).all()
-    worst = deletion_and_insertion(model, backbone, images, [1] * 4, -relevance, num_steps=4, seed=0)
     for best_area, worst_area, better in zip(curves.areas(), worst.areas(), (np.less, np.greater), strict=True):
         assert better(best_area, worst_area).all()
 
 
 def test_deletion_refuses_maps_of_another_shape(backbone, images):
     with pytest.raises(ValueError, match=r"relevance must be of the shape of images, \(4, 28, 28\); got \(4, 32, 32\)"):
-        deletion_and_insertion(_Brightness(), backbone, images, [1] * 4, np.zeros((4, 32, 32)), num_steps=2, seed=0)
+        deletion_and_insertion(
+            _Brightness(), backbone, images, [1] * 4, {"a": np.zeros((4, 32, 32))}, num_steps=2, seed=0
+        )
 
 
 class _Brightness(nn.Module):
@@ -100,7 +146,7 @@ def test_maps_are_averaged_over_the_pixels_that_came_from_one():
 def test_deletion_refuses_what_is_no_number_of_steps_or_seed(name, value, backbone, images):
     arguments = {"num_steps": 2, "seed": 0, name: value}
     with pytest.raises(ValueError, match=f"{name} must be an integer at least .; got {value!r}"):
-        deletion_and_insertion(_Brightness(), backbone, images, [1] * 4, images.astype(float), **arguments)
+        deletion_and_insertion(_Brightness(), backbone, images, [1] * 4, {"a": images.astype(float)}, **arguments)
 
 
 def test_a_constant_map_correlates_with_nothing_and_equals_itself():
