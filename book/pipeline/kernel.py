@@ -63,10 +63,10 @@ _WATCHDOG = """
 import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
+import psutil  # now, because at the end every moment counts
 mark, *folders = sys.argv[1:]
 pid = sys.stdin.readline().strip()
 sys.stdin.read()
-import psutil
 def marked():
     for process in psutil.process_iter():
         try:
