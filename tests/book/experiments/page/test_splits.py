@@ -21,7 +21,7 @@ def test_every_image_is_counted_where_both_splits_have_it():
 def test_the_areas_are_in_proportion_to_the_images():
     figure = splits_diagram(FIRST, SECOND, ("first", "second"))
     areas = [patch.get_width() * patch.get_height() for patch in figure.axes[0].patches]
-    assert np.reshape(areas, (3, 3)).T == pytest.approx(shared_images(FIRST, SECOND) / 10)
+    assert pytest.approx(shared_images(FIRST, SECOND) / 10) == np.reshape(areas, (3, 3)).T
     hatched = [patch.get_hatch() is not None for patch in figure.axes[0].patches]
     assert hatched == [False] * 8 + [True]
     plt.close(figure)
