@@ -19,6 +19,8 @@ import pytest
 import yaml
 from small_project import ROOT
 
+pytestmark = pytest.mark.xdist_group("words")  # one process builds for all the tests
+
 # Each with what NumPy has to do without: a kernel of an older processor goes with that one's instructions. The first
 # two that this machine can use are compared.
 KERNELS = {
@@ -125,9 +127,8 @@ def words(tmp_path_factory):
         )
         for kernel, root in roots.items()
     }
-    for build in builds.values():
-        output, _ = build.communicate()
-        assert build.returncode == 0, output
+    outputs = {kernel: build.communicate()[0] for kernel, build in builds.items()}
+    assert {kernel: outputs[kernel] for kernel, build in builds.items() if build.returncode} == {}
     results = Path("_build", "quick", "results")
     return {
         kernel: {name: words_of(root / results / f"{name}.ipynb") for name in PARAMETERS}
