@@ -194,7 +194,7 @@ def recorded(
     outputs: dict[str, torch.Tensor] = {}
 
     def hook_for(name: str) -> Callable:
-        def store(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        def store(module: nn.Module, inputs: tuple, output: torch.Tensor):
             outputs[name] = reduce(output.detach())
 
         return store
