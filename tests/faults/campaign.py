@@ -7,6 +7,7 @@ accepted, a traceback, a process or shared memory left, a rebuild with other res
 import argparse
 import logging
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -71,7 +72,10 @@ def main() -> int:
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
     outcomes: Counter[tuple[str, str]] = Counter()
     wrong = []
-    # An interrupt ends the tries, and the table tells of those that were made.
+    # An interrupt ends the tries, and the table tells of those that were made. Shells start background jobs deaf to it.
+    code = 130
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="faults-") as folder:
         project = executed_project(Path(folder, "project"))
         (place := Path(folder, "place")).mkdir()
@@ -80,9 +84,10 @@ def main() -> int:
             if one.wrong:
                 wrong.append(f"{one.kind}: {one.outcome}: {one.wrong}")
                 print(wrong[-1], file=sys.stderr, flush=True)
+        code = 0
     print(table(outcomes))
     print(f"{outcomes.total()} tries with seed {options.seed}, {len(wrong)} of them wrong")
-    return 1 if wrong else 0
+    return 1 if wrong else code
 
 
 def table(outcomes: Counter[tuple[str, str]]) -> str:
