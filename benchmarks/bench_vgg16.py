@@ -1,4 +1,4 @@
-"""Images a second through VGG16's backbone, ours and plain torchvision, and through a head on cached features.
+"""Images per second through VGG16's backbone, ours and plain torchvision, and through a head on cached features.
 
 All run in turn, several rounds, on all threads of the processor; what counts is the ratio within a round, because the
 machine's speed drifts. The yardstick of the backbone is this processor's own rate of matrix products in the backbone's

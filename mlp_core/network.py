@@ -294,8 +294,10 @@ class NeuralNetwork:
         # All that follows is linear in delta: the gradients come out as steps.
         delta *= self.learning_rate
         self._backward(arrays)
-        norms = [  # a layer's dW and db are one vector in `gradients`
-            math.sqrt(gradient.dot(gradient)) / self.learning_rate for gradient in arrays.gradients
+        norms = [
+            math.sqrt(gradient.dot(gradient)) / self.learning_rate
+            # A layer's dW and db are one vector in `gradients`.
+            for gradient in arrays.gradients
         ]
         total_norm = math.hypot(*norms)
         if self.max_grad_norm is not None and total_norm > self.max_grad_norm:
@@ -381,7 +383,7 @@ class NeuralNetwork:
         return self.evaluate(X, y)[1]
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
-        """Mean cross-entropy in nats, and accuracy in [0, 1], of labelled samples."""
+        """Mean cross-entropy in nats and accuracy, of labelled samples."""
         self._check_fitted()
         X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
         loss, accuracy = self._evaluate(X, labels)

@@ -1,6 +1,6 @@
 """A Sphinx extension: what Sphinx, its theme and its LaTeX leave to be mended on our pages.
 
-Each function or class says what it mends and why. Nothing here knows a chapter.
+Each function or class says what it fixes and why. Nothing here knows a chapter.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class NumbersToTheRight(SphinxPostTransform):
 
 
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Mend the scripts and buttons of one page, as a listener of ``html-page-context``.
+    """Fix the scripts and buttons of one page, as a listener of ``html-page-context``.
 
     Sphinx-thebe puts its constants on every page, twice, though nothing here starts Thebe: the second declaration is
     an error in the console. The launch buttons lead to the page's path, but the repository has the notebooks in
@@ -123,7 +123,7 @@ def _is_thebe(file: Any) -> bool:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the mends."""
+    """Register the patches."""
     app.add_post_transform(BibliographyList)
     app.add_post_transform(NumbersToTheRight)
     # Last of all listeners: after the theme has made its buttons.
