@@ -2,6 +2,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+TESTS_INSTALLED := $(VENV)/.tests-installed
+PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 # What could not be installed is said once, at the end of the build.
 GET_LATEX := $(PYTHON) -m book latex > /dev/null
 
@@ -25,7 +27,7 @@ rerun: $(INSTALLED) ## the full book from nothing: every network is trained agai
 	@$(GET_LATEX)
 	@$(PYTHON) -m book rerun
 
-test: latex browser ## lint, unit tests, and the quick book with its contents checked
+test: $(TESTS_INSTALLED) latex browser ## lint, unit tests, and the quick book with its contents checked
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup
@@ -58,5 +60,11 @@ $(INSTALLED): requirements.txt constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(VENV) > /dev/null || { rm -rf $(VENV); \
 		echo "could not make $(VENV); on Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing requirements.txt into $(VENV)"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@$(PIP_INSTALL)
+	@touch $@
+
+# The tests also compute on a cluster, of two workers on this machine.
+$(TESTS_INSTALLED): $(INSTALLED) requirements-cluster.txt
+	@echo "installing requirements-cluster.txt into $(VENV)"
+	@$(PIP_INSTALL) -r requirements-cluster.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""Images a second through VGG16's backbone, ours and plain torchvision, and through a head on kept features.
+"""Images a second through VGG16's backbone, ours and plain torchvision, and through a head on cached features.
 
 All run in turn, several rounds, on all threads of the processor; what counts is the ratio within a round, because the
 machine's speed drifts. The yardstick of the backbone is this processor's own rate of matrix products in the backbone's
@@ -15,7 +15,7 @@ from book.experiments.vgg.backbone import Backbone, BackboneSettings, load_backb
 from book.experiments.vgg.features import Features, as_stored, fastest_precision, forward
 from book.experiments.vgg.heads import HeadSettings, new_head, new_optimizer, train_epoch
 
-SETTINGS = BackboneSettings(cut=24, input_size=112)
+SETTINGS = BackboneSettings(cut=24, input_size=112, stacked=(17,))
 NUM_IMAGES, NUM_FEATURES = 128, 2048
 PLAIN_BATCH = 32
 MATRIX_SIZE = 2048
@@ -44,11 +44,11 @@ def plain_pass(backbone: Backbone, images: np.ndarray):
 
 
 def head_epoch(backbone: Backbone, num_images: int, dtype: torch.dtype):
-    """One epoch of the chapter's head on kept features."""
+    """One epoch of the chapter's head on cached features."""
     shape = backbone.output_shape
     values = torch.rand(num_images, int(np.prod(shape))).to(dtype)
     features = Features(as_stored(values), np.arange(num_images) % 10, shape, "random")
-    settings = HeadSettings(batch_size=min(256, num_images))
+    settings = HeadSettings(hidden=(512,), mixup=0.4, batch_size=min(256, num_images))
     head = new_head(shape, settings)
     optimizer, schedule = new_optimizer(head, settings, num_steps=10**6)
     return lambda: train_epoch(head, settings, [features], optimizer, schedule)
@@ -76,7 +76,7 @@ def main():
     contestants = {
         f"backbone, ours, {precision}": (backbone_pass(backbone, images, dtype), NUM_IMAGES),
         "backbone, plain float32": (plain_pass(backbone, images), NUM_IMAGES),
-        "head on kept features": (head_epoch(backbone, NUM_FEATURES, dtype), NUM_FEATURES),
+        "head on cached features": (head_epoch(backbone, NUM_FEATURES, dtype), NUM_FEATURES),
         f"matrix product, {precision}": (matrix_product(MATRIX_SIZE, dtype), 1),
     }
     per_second = {name: [] for name in contestants}

@@ -157,11 +157,9 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     submission.set_defaults(command=_submission)
     submission.add_argument("name", metavar="NAME", help="the roll number")
 
-    tools = commands.add_parser("latex", help="install what the PDF needs, where that is possible without asking")
-    tools.set_defaults(command=_latex)
-
-    chromium = commands.add_parser("browser", help="install what the tests open the pages in, where that is possible")
-    chromium.set_defaults(command=_browser)
+    for name, what in (("latex", "what the PDF needs"), ("browser", "what the tests open the pages in")):
+        program = commands.add_parser(name, help=f"install {what}, where that is possible without asking")
+        program.set_defaults(command=_install, program=name)
     return parser
 
 
@@ -247,7 +245,7 @@ def _build(root: Path, options: argparse.Namespace) -> int:
 
 def _publish(build: Build) -> int:
     # Imported here, because running a chapter needs nothing of it.
-    from book.pipeline import programs
+    from book.pipeline.programs import PROGRAMS
     from book.pipeline.publish import publish_figures, publish_notebooks
     from book.pipeline.render import render
 
@@ -256,7 +254,7 @@ def _publish(build: Build) -> int:
         publish_figures(build, build.root)
     html, pdf = render(build)
     if pdf is None:
-        print(programs.latex_advice(programs.missing_latex()))
+        print(PROGRAMS["latex"].advice())
     print(html)
     if pdf is not None:
         print(pdf)
@@ -314,20 +312,12 @@ def _submission(root: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def _latex(root: Path, options: argparse.Namespace) -> int:
-    from book.pipeline import programs
+def _install(root: Path, options: argparse.Namespace) -> int:
+    from book.pipeline.programs import PROGRAMS
 
-    absent = programs.install_latex(root / "_build" / "latex-install.log")
-    if absent:
-        print(programs.latex_advice(absent))
-    return 0
-
-
-def _browser(root: Path, options: argparse.Namespace) -> int:
-    from book.pipeline import programs
-
-    if programs.install_browser(root / "_build" / "browser-install.log") is None:
-        print(programs.browser_advice())
+    program = PROGRAMS[options.program]
+    if not program.install(root / "_build" / f"{options.program}-install.log"):
+        print(program.advice())
     return 0
 
 

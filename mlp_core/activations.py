@@ -35,12 +35,15 @@ def relu(Z: Array, out: Array | None = None) -> Array:
 
 
 def relu_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
-    """Gradient of :func:`relu`: 1 where z > 0, else 0 (at z = 0 the subgradient 0)."""
+    """Gradient of :func:`relu`: 1 where z > 0, else 0, also at z = 0."""
     return np.multiply(dA, A > 0, out=out)
 
 
 def sigmoid(Z: Array, out: Array | None = None) -> Array:
-    """Logistic function 1 / (1 + exp(-z)), written as (1 + tanh(z / 2)) / 2, which cannot overflow."""
+    """Logistic function 1 / (1 + exp(-z)).
+
+    Written as (1 + tanh(z / 2)) / 2, which cannot overflow.
+    """
     A = np.multiply(Z, 0.5, out=out)
     np.tanh(A, out=A)
     A += 1
@@ -74,8 +77,12 @@ def tanh_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
 
 
 def softmax(Z: Array, out: Array | None = None) -> Array:
-    """Softmax of each row; the row's maximum is subtracted first, which changes nothing but the overflow."""
-    with np.errstate(over="ignore"):  # logits further apart than the dtype reaches: -inf, whose exponential is 0
+    """Softmax of each row.
+
+    The row's maximum is subtracted first, which changes only the overflow.
+    """
+    # Logits further apart than the dtype reaches give -inf, and exp(-inf) = 0.
+    with np.errstate(over="ignore"):
         E = np.subtract(Z, Z.max(axis=1, keepdims=True), out=out)
     np.exp(E, out=E)
     E /= E.sum(axis=1, keepdims=True)
@@ -83,9 +90,10 @@ def softmax(Z: Array, out: Array | None = None) -> Array:
 
 
 def softmax_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
-    """Gradient of :func:`softmax`: the full Jacobian diag(a) - a a^T of each row, times ``dA``.
+    """Gradient of :func:`softmax`.
 
-    The product needs no k x k matrix: (diag(a) - a a^T) g = a * (g - a.g).
+    The full Jacobian diag(a) - a a^T of each row, times ``dA``. The product
+    needs no k x k matrix: (diag(a) - a a^T) g = a * (g - a.g).
     """
     return np.multiply(A, dA - np.sum(A * dA, axis=1, keepdims=True), out=out)
 

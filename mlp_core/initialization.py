@@ -23,7 +23,10 @@ def normal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
     return SCALE * rng.standard_normal((fan_in, fan_out))
 
 
-WEIGHT_INITS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
+WEIGHT_INITS: dict[
+    str,
+    Callable[[np.random.Generator, int, int], np.ndarray],
+] = {
     "zero": zero,
     "random": random,
     "normal": normal,

@@ -209,7 +209,8 @@ class NeuralNetwork:
     ) -> "NeuralNetwork":
         """Go on training a restored or partly trained model until ``num_epochs`` epochs are done.
 
-        With the data of the first part, the result is bit for bit that of one uninterrupted :meth:`fit`.
+        With the data of the first part, on the same processor and with the same libraries, the result is bit for bit
+        that of one uninterrupted :meth:`fit`.
         Parameters, return value and errors are those of :meth:`fit`.
         """
         self._check_fitted()
@@ -248,60 +249,99 @@ class NeuralNetwork:
         return record
 
     def _train_epoch(self, X, labels, epoch):
-        """One pass in a fresh random order; returns the mean gradient norm of each layer."""
+        """One pass in a fresh random order.
+
+        Returns the mean gradient norm of each layer.
+        """
         order = self._shuffle_rng.permutation(len(X))
         starts = range(0, len(X), self.batch_size)
         norms = np.empty((len(starts), self.n_layers - 1))
-        workspace = Workspace(self.layer_sizes, min(self.batch_size, len(X)), self.dtype)
-        # Overflow is not an accident to warn of but the sign of divergence, and is caught below as one.
+        workspace = Workspace(
+            self.layer_sizes,
+            min(self.batch_size, len(X)),
+            self.dtype,
+        )
+        # Overflow is no accident to warn of but the sign of divergence, and
+        # is caught below as one.
         with np.errstate(over="ignore", invalid="ignore"):
             for step, start in enumerate(starts):
                 batch = order[start : start + self.batch_size]
                 arrays = workspace.rows(len(batch))
-                np.take(X, batch, axis=0, out=arrays.A[0], mode="clip")  # the default mode would copy once more
+                # The default mode would copy once more.
+                np.take(X, batch, axis=0, out=arrays.A[0], mode="clip")
                 norms[step] = self._sgd_step(arrays, labels[batch])
                 if not np.isfinite(norms[step]).all():
                     raise DivergenceError(
-                        f"the gradient is not finite in epoch {epoch}, step {step + 1}: training diverged; "
-                        f"lower learning_rate ({self.learning_rate}) or set max_grad_norm ({self.max_grad_norm})",
+                        "the gradient is not finite in "
+                        f"epoch {epoch}, step {step + 1}: training diverged; "
+                        f"lower learning_rate ({self.learning_rate}) or "
+                        f"set max_grad_norm ({self.max_grad_norm})",
                         epoch,
                     )
         return norms.mean(axis=0)
 
     def _sgd_step(self, arrays, labels):
-        """Take one step on the batch ``arrays.A[0]``; returns the norm of each layer's gradient before clipping."""
+        """Take one step on the batch ``arrays.A[0]``.
+
+        Returns the norm of each layer's gradient before clipping.
+        """
         self._forward(arrays.A)
-        delta = cross_entropy_gradient(arrays.A[-1], labels, out=arrays.delta[-1])
-        delta *= self.learning_rate  # all that follows is linear in it, so the gradients come out as steps
+        delta = cross_entropy_gradient(
+            arrays.A[-1],
+            labels,
+            out=arrays.delta[-1],
+        )
+        # All that follows is linear in delta: the gradients come out as steps.
+        delta *= self.learning_rate
         self._backward(arrays)
-        norms = [math.sqrt(gradient.dot(gradient)) / self.learning_rate for gradient in arrays.gradients]
+        norms = [  # a layer's dW and db are one vector in `gradients`
+            math.sqrt(gradient.dot(gradient)) / self.learning_rate for gradient in arrays.gradients
+        ]
         total_norm = math.hypot(*norms)
         if self.max_grad_norm is not None and total_norm > self.max_grad_norm:
             for gradient in arrays.gradients:
                 gradient *= self.max_grad_norm / total_norm
-        for W, b, dW, db in zip(self.weights_, self.biases_, arrays.dW, arrays.db, strict=True):
+        for W, b, dW, db in zip(
+            self.weights_,
+            self.biases_,
+            arrays.dW,
+            arrays.db,
+            strict=True,
+        ):
             W -= dW
             b -= db
         return norms
 
     def _forward(self, A):
-        """Fill in the activations of the batch ``A[0]``: A[1], ..., A[L-1], and the logits A[L] = Z[L]."""
+        """Fill in the activations A[1], ..., A[L-1] and the logits A[L] = Z[L].
+
+        A[0] is the batch.
+        """
         forward = ACTIVATIONS[self.activation].forward
-        for layer, (W, b) in enumerate(zip(self.weights_, self.biases_, strict=True)):
+        for layer, (W, b) in enumerate(
+            zip(self.weights_, self.biases_, strict=True),
+        ):
             Z = np.matmul(A[layer], W, out=A[layer + 1])
             Z += b
             if layer < self.n_layers - 2:
                 forward(Z, out=Z)
 
     def _backward(self, arrays):
-        """Fill in the gradients ``dW`` and ``db``, from the activations ``A`` and ``delta[L]``, that of the logits."""
+        """Fill in the gradients ``dW`` and ``db``.
+
+        Needs the activations ``A``, and the logits' gradient ``delta[L]``.
+        """
         A, delta = arrays.A, arrays.delta
         backward = ACTIVATIONS[self.activation].backward
         for layer in reversed(range(self.n_layers - 1)):
             np.matmul(A[layer].T, delta[layer + 1], out=arrays.dW[layer])
             np.matmul(arrays.ones, delta[layer + 1], out=arrays.db[layer])
             if layer > 0:
-                dA = np.matmul(delta[layer + 1], self.weights_[layer].T, out=delta[layer])
+                dA = np.matmul(
+                    delta[layer + 1],
+                    self.weights_[layer].T,
+                    out=delta[layer],
+                )
                 backward(A[layer], dA, out=dA)
 
     # Using the network

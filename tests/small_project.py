@@ -50,6 +50,18 @@ The sum is {glue:text}`first/total:.2f`, see {numref}`fig-line` in [the first ch
 
 The line once more.
 ```
+
+::::{grid} 2
+
+:::{grid-item-card} The first chapter
+:link: first
+:link-type: doc
+
+```{glue:figure} first/fig-line
+:alt: A small line
+```
+:::
+::::
 """
 
 FIRST = """\
@@ -81,6 +93,9 @@ from package import compute
 set_matplotlib_formats("svg", "pdf")
 plt.rcParams["svg.hashsalt"] = "constant"
 ```
+
+(sec-sum)=
+## The sum
 
 ```{code-cell} ipython3
 total = compute.add(num_epochs, learning_rate)
@@ -137,6 +152,19 @@ total * num_epochs
 ```
 """
 
+REPORT = """\
+# Report
+
+The sum is {glue:text}`first/total:.2f`, from {ref}`sec-sum`.
+
+```{chapter-figure} first/fig-line
+```
+
+```{chapter-output} first/sec-sum
+:holds: total
+```
+"""
+
 FILES = {
     "_toc.yml": """\
         format: jb-book
@@ -146,6 +174,7 @@ FILES = {
         chapters:
           - file: book/chapters/first
           - file: book/chapters/second
+          - file: book/chapters/report
         """,
     "requirements.txt": """\
         # comment
@@ -181,6 +210,7 @@ def make_project(root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
     (chapters / "introduction.md").write_text(INTRODUCTION)
+    (chapters / "report.md").write_text(REPORT)
     (chapters / "first.md").write_text(FRONT_MATTER.format(needs="{}", parameters=FIRST_PARAMETERS) + FIRST)
     (chapters / "second.md").write_text(
         FRONT_MATTER.format(needs="{first: [num_epochs]}", parameters=SECOND_PARAMETERS) + SECOND

@@ -1,4 +1,4 @@
-"""The book's configuration as Jupyter Book gets it, and the tables of contents of the pages and of the report."""
+"""The book's configuration as Jupyter Book gets it, and the tables of contents of the pages and of the two PDFs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from book.pipeline.build import Build
 from book.pipeline.errors import BookError
 from book.pipeline.project import files_of, read_text, read_yaml
 
-CONTENTS, REPORT_CONTENTS = "_toc.yml", "_toc_report.yml"
-# The introduction is the root of the pages. The report has a root of its own without text, because LaTeX drops the
-# heading of the root; the introduction is its first chapter there, and has no number in either, like the appendix.
-_REPORT_ROOT = "report"
+CONTENTS, PDF_CONTENTS = "_toc.yml", "_toc_pdf.yml"
+REPORT = "report"
+"""The page that is a PDF of its own; the book's PDF has all other pages."""
+# One reading of the sources makes both PDFs. LaTeX drops the heading of a document's root, so the book's is a page
+# without text; the introduction is its first chapter there, and has no number in either, like the appendix.
+_ROOT, _BOOK_ROOT = "pdfs", "contents"
+INDEX = "genindex"
+"""The name under which Sphinx writes the index of terms."""
 _NUMBERING = {
     False: "```{raw} latex\n\\setcounter{secnumdepth}{-1}\n```\n",
     True: "```{raw} latex\n\\setcounter{secnumdepth}{2}\n```\n",
@@ -26,7 +30,7 @@ _NUMBERING = {
 
 
 def numbering(is_on: bool) -> str:
-    """Return the Markdown that turns the report's chapter numbers on or off."""
+    """Return the Markdown that turns the chapter numbers of the book's PDF on or off."""
     return _NUMBERING[is_on]
 
 
@@ -51,7 +55,7 @@ def stage_configuration(
     contents: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write the configuration and the tables of contents of the pages and of the report."""
+    """Write the configuration and the tables of contents of the pages and of the PDFs."""
     root = build.root
     configuration = read_yaml(root / "_config.yml")
     if not isinstance(configuration.get("title"), str):
@@ -72,16 +76,24 @@ def stage_configuration(
         # The report's date is that of its latest result, so that rendering once more changes nothing.
         latest = datetime.strptime(max(dates), "%Y-%m-%d %H:%M UTC")
         config["today"] = f"Results of {latest:%B} {latest.day}, {latest.year}"
+    report = next((chapter.docname for chapter in build.project.chapters if chapter.name == REPORT), None)
+    pages = [docname for docname in files_of([contents]) if docname != report]
+    (folder / f"{_ROOT}.md").write_text("# PDFs\n", encoding="utf-8")
+    (folder / f"{_BOOK_ROOT}.md").write_text(f"# {configuration['title']}\n\n{numbering(False)}", encoding="utf-8")
+    pdf_contents = [{"file": _BOOK_ROOT, "sections": [{"file": page} for page in pages]}]
+    author = configuration.get("author", "")
+    config["latex_documents"] = [[_BOOK_ROOT, "book.tex", configuration["title"], author, "manual"]]
+    if report is not None:
+        pdf_contents.append({"file": report})
+        # Jupyter Book knows a single document; the other one is for book.sphinx.pdf.
+        config["book_report"] = [report, f"{REPORT}.tex", f"{configuration['title']}: report", author, "howto"]
     _write_yaml(folder / "_config.yml", configuration)
-    _write_yaml(folder / CONTENTS, contents)
+    _write_yaml(folder / PDF_CONTENTS, {"format": "jb-book", "root": _ROOT, "chapters": pdf_contents})
+    # The index of terms is the last page; Sphinx writes it, and takes only the title from here.
     contents = copy.deepcopy(contents)
-    parts = contents.get("parts", [contents])
-    parts[0]["chapters"] = [{"file": contents["root"]}, *parts[0].get("chapters", [])]
-    for part in parts:
-        # LaTeX would take the first caption for the heading of the contents, and forget the others.
-        part.pop("caption", None)
-    _write_yaml(folder / REPORT_CONTENTS, contents | {"root": _REPORT_ROOT})
-    (folder / f"{_REPORT_ROOT}.md").write_text(f"# {configuration['title']}\n\n{numbering(False)}", encoding="utf-8")
+    contents.get("parts", [contents])[-1].setdefault("chapters", []).append({"file": INDEX})
+    (folder / f"{INDEX}.md").write_text("# Index\n", encoding="utf-8")
+    _write_yaml(folder / CONTENTS, contents)
 
 
 def _write_yaml(path: Path, value: Any) -> None:

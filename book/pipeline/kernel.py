@@ -18,14 +18,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+from book.files import DamagedFileError, checksums_of, read_sealed_json, write_sealed_json
 from book.pipeline.errors import BookError
 
 PASSED = frozenset(
@@ -47,7 +49,7 @@ PASSED_PREFIXES = (
     "LC_",  # the locale's parts
     "WANDB_",  # the reader's key and way of tracking
     *("CUDA_", "NVIDIA_", "CUBLAS_"),  # which GPUs there are, and how they compute
-    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_"),  # how BLAS and OpenMP compute on this processor
+    *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_", "NPY_"),  # how BLAS, OpenMP and NumPy compute here
 )
 LOOPBACK_SECONDS = 5
 _NUM_THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS")
@@ -55,17 +57,31 @@ _COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
 # has the same bytes.
 SOURCE_DATE_EPOCH = "1700000000"
-# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes what belongs to
-# those that end by it, so it gets a moment before SIGKILL.
+# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes the semaphores
+# of those that end by it, so it gets a moment before SIGKILL; on a machine with much else to do that may be too short.
 _WATCHDOG = """
-import os, shutil, signal, sys, time
+import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
+import psutil  # now, because at the end every moment counts
+mark, *folders = sys.argv[1:]
 pid = sys.stdin.readline().strip()
 sys.stdin.read()
+def marked():
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and mark in process.cmdline():
+                return process.pid
+        except psutil.Error:
+            pass
+    return None
+# An end right after the start of the group: nobody could say its number any more.
+end = time.monotonic() + 0.5
+while mark and not pid and time.monotonic() < end:
+    pid = marked()
 if pid:
-    import psutil
     group = int(pid)
+    seen = {group}
     def members():
         found = []
         for process in psutil.process_iter():
@@ -75,6 +91,7 @@ if pid:
                         found.append(process)
             except (ProcessLookupError, psutil.Error):
                 pass
+        seen.update(process.pid for process in found)
         return found
     outside = []
     try:
@@ -90,7 +107,10 @@ if pid:
         end = time.monotonic() + seconds
         while time.monotonic() < end and members():
             time.sleep(0.05)
-for folder in sys.argv[1:]:
+    for one in seen:
+        for path in glob.glob(f"/dev/shm/sem.loky-{one}-*"):
+            os.unlink(path)
+for folder in folders:
     shutil.rmtree(folder, ignore_errors=True)
 """
 
@@ -155,8 +175,9 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JOBLIB_TEMP_FOLDER": str(folder / "joblib"),
-        # That folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
-        "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+        # The first: that folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
+        # The second: Matplotlib says so when placing a legend takes it a second, as on a busy machine.
+        "PYTHONWARNINGS": 'ignore:resource_tracker:UserWarning,ignore:Creating legend with loc="best":UserWarning',
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
     }, complaints
 
@@ -168,11 +189,14 @@ class Watchdog:
     ----------
     *folders : pathlib.Path
         What is removed after that.
+    mark : str
+        An argument on the command line of the group's first process, by which it is found if this process ends before
+        it can say its number.
     """
 
-    def __init__(self, *folders: Path) -> None:
+    def __init__(self, *folders: Path, mark: str = "") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WATCHDOG, *map(str, folders)],
+            [sys.executable, "-c", _WATCHDOG, mark, *map(str, folders)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -219,7 +243,7 @@ class Kernel:
         for name in ("ipython", "jupyter", "matplotlib", "joblib"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._warm_font_cache()
-        self._watchdog = Watchdog(self.folder / "joblib")
+        self._watchdog = Watchdog(self.folder / "joblib", mark=self._connection_file)
         self._log = (self.folder / "libraries.log").open("wb")
         try:
             yield
@@ -242,17 +266,29 @@ class Kernel:
         self.pid = pid
         self._watchdog.watch(pid)
 
+    @property
+    def _connection_file(self) -> str:
+        return str(self.folder / "jupyter" / f"kernel-{os.getpid()}.json")
+
     def _warm_font_cache(self) -> None:
-        """Build Matplotlib's font cache, which would print about it in the chapter."""
-        if not any((self.folder / "matplotlib").glob("fontlist*.json")):
-            subprocess.run(
-                [sys.executable, "-c", "import matplotlib.font_manager"],
-                cwd=self.root,
-                env=self.environment | {"MPLBACKEND": "agg"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-            )
+        """Build Matplotlib's font cache, which would print about it in the chapter, unless it is there and whole."""
+        folder, seal = self.folder / "matplotlib", self.folder / "matplotlib.json"
+        version = metadata.version("matplotlib")
+        with suppress(FileNotFoundError, DamagedFileError):
+            if read_sealed_json(seal) == [version, checksums_of(folder)]:
+                return
+        # With it goes a lock, for which Matplotlib would wait.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", "import matplotlib.font_manager"],
+            cwd=self.root,
+            env=self.environment | {"MPLBACKEND": "agg"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        write_sealed_json(seal, [version, checksums_of(folder)])
 
     def manager_class(self, kernel_ends: Any) -> type[AsyncKernelManager]:
         """Return the class that papermill starts the kernel with.
@@ -272,7 +308,7 @@ class Kernel:
                 return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
             async def start_kernel(self, **kwargs: Any) -> None:
-                self.connection_file = str(kernel.folder / "jupyter" / f"kernel-{os.getpid()}.json")
+                self.connection_file = kernel._connection_file
                 kwargs |= {"env": kernel.environment, "stdout": kernel._log, "stderr": kernel._log}
                 await super().start_kernel(**kwargs)
                 kernel.started(self.provisioner.pid)

@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from book.pipeline.build import Build
 from book.pipeline.configuration import CONTENTS, copy_below, numbered_pages, numbering, stage_configuration
 from book.pipeline.errors import BookError
+from book.pipeline.excerpts import with_excerpts
 from book.pipeline.execute import code_cells_with_runs
 from book.pipeline.project import Chapter, Project, read_yaml, tags_of
 from book.pipeline.provenance import RUN_TIMES_MARK, box, run_times
@@ -26,6 +27,8 @@ from book.pipeline.results import read_result
 
 # The executed notebooks that the pages offer for download.
 DOWNLOADS = "downloads"
+HTML_ONLY = "html-only"
+"""The tag of a cell that the PDFs leave out."""
 _GLUE_ROLE = re.compile(r"\{glue:\w*\}`(?P<chapter>\w+)/(?P<key>[^`:]+)")
 _GLUE_DIRECTIVE = re.compile(r"\{glue:\w*\}[ \t]+(?P<chapter>\w+)/(?P<key>\S+)")
 _INCLUDED_FILE = re.compile(r"\{(?:literalinclude|include|image|figure)\}[ \t]+(?P<path>\S+)")
@@ -45,7 +48,7 @@ def stage(build: Build, folder: Path) -> Path:
     folder.mkdir(parents=True)
     project = build.project
     executed = {chapter.name: read_result(build, chapter) for chapter in build.chapters}
-    glued = {name: _glued(notebook) for name, notebook in executed.items()}
+    glued = {chapter.name: _glued(chapter, executed[chapter.name]) for chapter in build.chapters}
     contents = read_yaml(project.root / CONTENTS)
     numbered = numbered_pages(contents)
     for chapter, following in zip(project.chapters, [*project.chapters[1:], None], strict=True):
@@ -68,10 +71,11 @@ def download_of(folder: Path, docname: str) -> Path:
     return folder / DOWNLOADS / f"{docname}.ipynb"
 
 
-def report_stage(staged: Path, folder: Path) -> Path:
-    """Copy a staged folder for the report, without the code that the pages fold away because it only draws.
+def pdf_stage(staged: Path, folder: Path) -> Path:
+    """Copy a staged folder for the PDFs, without the code that the pages fold away because it only draws.
 
     Of a cell tagged ``hide-input`` the outputs stay. One tagged ``hide-cell`` solves an exercise, and stays whole.
+    How each page was made is told on the pages only; the page of run times has it for the whole book.
 
     Returns
     -------
@@ -81,6 +85,7 @@ def report_stage(staged: Path, folder: Path) -> Path:
     shutil.copytree(staged, folder, ignore=shutil.ignore_patterns(DOWNLOADS))
     for path in folder.rglob("*.ipynb"):
         page = nbformat.read(path, as_version=4)
+        page.cells = [cell for cell in page.cells if HTML_ONLY not in tags_of(cell)]
         for cell in page.cells:
             if "hide-input" in tags_of(cell):
                 cell.metadata["tags"] = [tag.replace("hide-input", "remove-input") for tag in tags_of(cell)]
@@ -106,6 +111,9 @@ def _page(
     page.nbformat, page.nbformat_minor = 4, 5
     if chapter.is_executable:
         _take_outputs(page, executed[chapter.name])
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_excerpts(cell.source, str(chapter.path), build.project, executed)
     prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     foreign = _foreign_outputs(chapter, prose, glued)
     names = {other.name for other in build.project.chapters}
@@ -117,7 +125,8 @@ def _page(
     if build.profile != "full":
         _insert_after_title(page, chapter, _banner(build, chapter))
     sources = sorted({key.partition("/")[0] for key in foreign})
-    page.cells.append(nbformat.v4.new_markdown_cell(box(build, chapter, executed, sources)))
+    made = nbformat.v4.new_markdown_cell(box(build, chapter, executed, sources), metadata={"tags": [HTML_ONLY]})
+    page.cells.append(made)
     if foreign:
         outputs = list(foreign.values())
         page.cells.append(nbformat.v4.new_code_cell("", outputs=outputs, metadata={"tags": ["remove-cell"]}))
@@ -130,10 +139,17 @@ def _take_outputs(page: NotebookNode, executed: NotebookNode) -> None:
         cell.execution_count = result.get("execution_count")
 
 
-def _glued(executed: NotebookNode) -> dict[str, NotebookNode]:
-    """Return the outputs that a chapter glued, by key."""
-    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    return {output.metadata.scrapbook.name: output for output in outputs if "scrapbook" in output.get("metadata", {})}
+def _glued(chapter: Chapter, executed: NotebookNode) -> dict[str, NotebookNode]:
+    """Return the outputs that a chapter glued, by key, and its figures, by name, for other pages to show."""
+    found = {}
+    for cell, run in code_cells_with_runs(chapter.notebook, executed):
+        figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        for output in run.outputs:
+            if "scrapbook" in output.get("metadata", {}):
+                found[output.metadata.scrapbook.name] = output
+            elif figure and any(kind.startswith("image/") for kind in output.get("data", {})):
+                found[figure] = output
+    return found
 
 
 def _foreign_outputs(
@@ -144,15 +160,18 @@ def _foreign_outputs(
     MyST-NB's own way across pages knows numbers, but neither Markdown tables nor figures in SVG and PDF. A page of
     its own with these outputs on it knows them all.
     """
-    found = {}
+    found, problems = {}, []
     for match in [*_GLUE_ROLE.finditer(prose), *_GLUE_DIRECTIVE.finditer(prose)]:
         name, key = match["chapter"], match["key"]
         if key not in glued.get(name, {}):
             offered = ", ".join(sorted(glued.get(name, {}))) or "nothing"
-            raise BookError(f"{chapter.path}: shows {name}/{key}, but {name} glues {offered}")
+            problems.append(f"{chapter.path}: shows {name}/{key}, but {name} offers {offered}")
+            continue
         output = copy.deepcopy(glued[name][key])
-        output.metadata.scrapbook.name = f"{name}/{key}"
+        output.metadata.setdefault("scrapbook", {})["name"] = f"{name}/{key}"
         found[f"{name}/{key}"] = output
+    if problems:
+        raise BookError("\n".join(dict.fromkeys(problems)))
     return found
 
 

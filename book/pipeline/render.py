@@ -23,19 +23,21 @@ import matplotlib
 from book.files import DamagedFileError, read_sealed_json, write_sealed_json
 from book.pipeline import programs
 from book.pipeline.build import Build
-from book.pipeline.configuration import CONTENTS, REPORT_CONTENTS
+from book.pipeline.configuration import CONTENTS, PDF_CONTENTS, REPORT
 from book.pipeline.content_key import statuses
 from book.pipeline.errors import BookError
 from book.pipeline.kernel import PASSED, Watchdog
-from book.pipeline.pages import DOWNLOADS, report_stage, stage
+from book.pipeline.pages import DOWNLOADS, pdf_stage, stage
 from book.pipeline.provenance import RENDERERS
 
 SPHINX = Path(__file__).parents[1] / "sphinx"
+PDF_FILES = tuple(f"{name}.{ending}" for name in ("book", REPORT) for ending in ("log", "pdf"))
+"""The PDFs, and LaTeX's account of each."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def render(build: Build) -> tuple[Path, Path | None]:
-    """Build the pages and, where there is LaTeX, the report.
+    """Build the pages and, where there is LaTeX, the two PDFs: the report, and the whole book beside it.
 
     Returns
     -------
@@ -54,11 +56,11 @@ def render(build: Build) -> tuple[Path, Path | None]:
     staged = stage(build, output / "stage")
     wanted = {"html": output / "html" / "index.html"}
     if programs.missing_latex():
-        # An old report beside new pages would pass for theirs.
-        for name in ("report.pdf", "report.log"):
+        # Old PDFs beside new pages would pass for theirs.
+        for name in PDF_FILES:
             (output / name).unlink(missing_ok=True)
     else:
-        wanted["pdf"] = output / "report.pdf"
+        wanted["pdf"] = output / "report.pdf" if _has_report(build) else output / "book.pdf"
     record = output / "render.json"
     current = _digest(staged)
     before = _read_record(record)
@@ -81,8 +83,10 @@ def render(build: Build) -> tuple[Path, Path | None]:
         if "html" in results:
             _replace(results["html"], output / "html")
         if "pdf" in results:
-            for name in ("report.log", "report.pdf"):
-                results["pdf"].with_name(name).rename(output / name)
+            for name in PDF_FILES:
+                (output / name).unlink(missing_ok=True)
+                if (results["pdf"] / name).is_file():
+                    (results["pdf"] / name).rename(output / name)
         shutil.rmtree(made)
         kept = {kind: digest for kind, digest in before.items() if kind in wanted}
         write_sealed_json(record, kept | dict.fromkeys(todo, current))
@@ -90,12 +94,16 @@ def render(build: Build) -> tuple[Path, Path | None]:
 
 
 def report_is_current(build: Build) -> bool:
-    """Whether the report is there and is that of the sources and results."""
+    """Whether report and book are there as PDFs and are those of the sources and results."""
     output = build.output
     before = _read_record(output / "render.json")
-    if "pdf" not in before or not (output / "report.pdf").is_file():
+    if "pdf" not in before or not all((output / f"{name}.pdf").is_file() for name in ("book", REPORT)):
         return False
     return before["pdf"] == _digest(stage(build, output / "stage"))
+
+
+def _has_report(build: Build) -> bool:
+    return any(chapter.name == REPORT for chapter in build.project.chapters)
 
 
 def _read_record(path: Path) -> dict[str, str]:
@@ -192,24 +200,33 @@ def _build_html(renderers: Renderers, staged: Path, made: Path) -> Path:
 
 
 def _build_pdf(renderers: Renderers, staged: Path, made: Path) -> Path:
+    """Make the PDFs; the report, which comes second, names sections and pages of the book."""
     made.mkdir(parents=True)
-    staged = report_stage(staged, made / "stage")
-    _jupyter_book(renderers, staged, made, "latex", staged / REPORT_CONTENTS)
+    staged = pdf_stage(staged, made / "stage")
+    _jupyter_book(renderers, staged, made, "latex", staged / PDF_CONTENTS)
     folder = made / "_build" / "latex"
     for font in Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuSansMono*.ttf"):
         shutil.copy(font, folder)
-    command = ["latexmk", "-norc", "-xelatex", "-interaction=nonstopmode", "-halt-on-error", "-quiet", "report.tex"]
+    for name in ("book", REPORT):
+        if (folder / f"{name}.tex").is_file():
+            _latex(renderers, folder, name)
+    return folder
+
+
+def _latex(renderers: Renderers, folder: Path, name: str) -> None:
+    command = ["latexmk", "-norc", "-xelatex", "-interaction=nonstopmode", "-halt-on-error", "-quiet"]
+    # Sphinx's style of the index; it comes with the LaTeX files.
+    command += ["-e", "$makeindex = 'makeindex -s python.ist %O -o %D %S'", f"{name}.tex"]
     done = renderers.run("LaTeX", command, folder, _environment())
-    log = folder / "report.log"
+    log = folder / f"{name}.log"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     if done.returncode != 0:
         errors = [line for line in lines if line.startswith(("!", "l."))] or done.stderr.splitlines()[-20:]
         raise BookError("LaTeX failed:\n" + "\n".join(errors) + f"\n(log: {log})")
-    # A character that the font lacks leaves a gap in the report and no more than a line in the log.
+    # A character that the font lacks leaves a gap in the PDF and no more than a line in the log.
     gaps = sorted({line for line in lines if line.startswith("Missing character")})
     if gaps:
-        raise BookError("the report's fonts lack characters:\n" + "\n".join(gaps))
-    return folder / "report.pdf"
+        raise BookError(f"the fonts of {name}.pdf lack characters:\n" + "\n".join(gaps))
 
 
 def _jupyter_book(renderers: Renderers, staged: Path, made: Path, builder: str, contents: Path) -> None:

@@ -1,6 +1,7 @@
 """Make the archive that the assignment wants handed in: the code with the saved models, and the report.
 
-The same build gives the same bytes: files go in by name, with one date, and nothing else of the machine.
+``submission/`` holds what belongs at the top of the code in the archive only, such as ``Q1.py``. The same build gives
+the same bytes: files go in by name, with one date, and nothing else of the machine.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from book.files import checksums_of, write_atomically
-from book.pipeline.build import Build
+from book.pipeline.build import PUBLISHED, Build
 from book.pipeline.content_key import statuses
 from book.pipeline.errors import BookError
 from book.pipeline.render import check_fresh, report_is_current
 from book.pipeline.results import check_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+ONLY_IN_ARCHIVE = "submission"
 DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest that the format knows."""
 
 
 def make_submission(build: Build, name: str) -> Path:
-    """Write ``<name>_HW1.zip`` with two items: ``code/``, in it ``models.zip``, and ``report.pdf``.
+    """Write ``<name>_HW1.zip`` with two items: ``code/`` and ``report.pdf``.
+
+    In ``code/`` are the project's files, with the models zipped: ``models.zip``, unpacked there, puts each in the place
+    where chapters read it. The whole book is there too, as ``book.pdf``, since the report refers to its pages.
 
     Parameters
     ----------
@@ -54,16 +59,21 @@ def make_submission(build: Build, name: str) -> Path:
     if not report_is_current(build):
         raise BookError("no submission, because the report is not that of these results; 'make book' makes it")
     models = {
-        f"{chapter.name}/{name}": build.models_of(chapter) / name
+        f"{PUBLISHED}/models/{chapter.name}/{name}": build.models_of(chapter) / name
         for chapter in build.chapters
         for name in checksums_of(build.models_of(chapter))
     }
-    code = _known_to_git(build.root)
+    zipped = build.root / PUBLISHED / "models"
+    code = [path for path in _known_to_git(build.root) if not path.is_relative_to(zipped)]
     content = io.BytesIO()
     with ZipFile(content, "w") as file:
         for path in code:
-            _add(file, f"code/{path.relative_to(build.root).as_posix()}", path.read_bytes(), _is_program(path))
+            place = path.relative_to(build.root)
+            if place.parts[0] == ONLY_IN_ARCHIVE:
+                place = place.relative_to(ONLY_IN_ARCHIVE)
+            _add(file, f"code/{place.as_posix()}", path.read_bytes(), _is_program(path))
         _add(file, "code/models.zip", _zipped(models))
+        _add(file, "code/book.pdf", (build.output / "book.pdf").read_bytes())
         _add(file, "report.pdf", (build.output / "report.pdf").read_bytes())
     archive = build.output / f"{name}_HW1.zip"
     write_atomically(archive, content.getvalue())

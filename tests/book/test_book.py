@@ -1,4 +1,4 @@
-"""The book itself: executed and rendered in the quick profile, its pages and its report read."""
+"""The book itself: executed and rendered in the quick profile, its pages and the book's PDF read."""
 
 import re
 
@@ -28,13 +28,13 @@ def pages(quick_book) -> Pages:
 
 
 @pytest.fixture(scope="module")
-def report(quick_book) -> PdfReader:
-    return PdfReader(quick_book / "report.pdf")
+def book(quick_book) -> PdfReader:
+    return PdfReader(quick_book / "book.pdf")
 
 
 @pytest.fixture(scope="module")
-def report_text(report) -> str:
-    return "\n".join(page.extract_text() for page in report.pages)
+def book_text(book) -> str:
+    return "\n".join(page.extract_text() for page in book.pages)
 
 
 def outputs(name):
@@ -48,6 +48,11 @@ def glued_name(output):
 
 def glued(name):
     return {glued_name(output) for output in outputs(name)} - {None}
+
+
+def figures(name):
+    cells = PROJECT.chapter(name).code_cells
+    return {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}
 
 
 def glued_values(cells):
@@ -75,7 +80,8 @@ def test_everything_that_a_page_pastes_was_glued(name):
     prose = "\n".join(cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown")
     for match in PASTED.finditer(prose):
         chapter, _, key = match["key"].rpartition("/")
-        assert key in glued(chapter or name), match[0]
+        offered = glued(chapter or name) | (figures(chapter) if chapter else set())
+        assert key in offered, match[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,28 +107,31 @@ def test_the_pages_need_no_network(pages):
     assert pages.loaded_from_a_network() == []
 
 
-def test_the_report_begins_with_title_and_contents_and_has_all_chapters(report):
-    assert letters("From Backprop to VGG16") in letters(report.pages[0].extract_text())
-    assert report.pages[1].extract_text().startswith("Contents")
-    bookmarks = [letters(entry.title) for entry in report.outline if not isinstance(entry, list)]
+def test_the_book_begins_with_title_and_contents_and_has_all_chapters(book):
+    assert letters("From Backprop to VGG16") in letters(book.pages[0].extract_text())
+    assert book.pages[1].extract_text().startswith("Contents")
+    bookmarks = [letters(entry.title) for entry in book.outline if not isinstance(entry, list)]
     titles = []
     for name in NAMES:
+        if name == "report":  # a PDF of its own
+            continue
         cells = [cell.source for cell in PROJECT.chapter(name).notebook.cells if cell.cell_type == "markdown"]
         titles.append(letters(re.search(r"^# (.+)$", "\n".join(cells), re.MULTILINE)[1]))
-    assert bookmarks == titles
+    assert bookmarks == [*titles, "Index"]
 
 
-def test_the_report_has_every_numbered_figure_of_the_pages(pages, report_text):
+def test_the_book_has_every_numbered_figure_of_the_pages(pages, book_text):
     numbered = {
         caption.get_text().strip().rstrip(".")
-        for page in pages.by_path.values()
+        for path, page in pages.by_path.items()
         for caption in page.select("figcaption .caption-number")
+        if path.stem != "report"
     }
     assert len(numbered) > 20
-    assert set(re.findall(r"^(Fig\. \d+(?:\.\d+)?):", report_text, re.MULTILINE)) == numbered
+    assert set(re.findall(r"^(Fig\. \d+(?:\.\d+)?):", book_text, re.MULTILINE)) == numbered
 
 
-def test_the_report_names_the_sixteen_files(report_text):
+def test_the_book_names_the_sixteen_files(book_text):
     chapter = PROJECT.chapter("four_activations")
     epochs = load_build(PROJECT, "quick").parameters(chapter)["checkpoint_epochs"]
     names = [
@@ -132,19 +141,19 @@ def test_the_report_names_the_sixteen_files(report_text):
         for kind in ("weights", "biases")
     ]
     assert len(names) == 16
-    assert [name for name in names if letters(name) not in letters(report_text)] == []
+    assert [name for name in names if letters(name) not in letters(book_text)] == []
 
 
-def test_the_report_has_the_headline_numbers_of_the_run(report_text):
+def test_the_book_has_the_headline_numbers_of_the_run(book_text):
     table = next(output for output in outputs("scikit_learn") if glued_name(output) == "headline_table")
     text = next(text for kind, text in table.data.items() if kind.endswith("text/markdown"))
     rows = text.splitlines()[2:]
     cells = [cell.strip(" *`") for row in rows for cell in row.strip("|").split("|")]
     assert len(cells) >= 12
-    assert [cell for cell in cells if letters(cell) not in letters(report_text)] == []
+    assert [cell for cell in cells if letters(cell) not in letters(book_text)] == []
 
 
-def test_the_report_has_no_folded_code(report_text):
+def test_the_book_has_no_folded_code(book_text):
     cells = [cell for name in EXECUTABLE for cell in PROJECT.chapter(name).code_cells]
     is_folded = ["hide-input" in cell.metadata.get("tags", []) for cell in cells]
     shown = {
@@ -154,25 +163,26 @@ def test_the_report_has_no_folded_code(report_text):
     # A line that is only text may stand in the report as the table that it was written for.
     code = [line for line in longest if line not in shown and not line.lstrip().startswith('"')]
     assert len(code) > 10
-    assert [line for line in code if letters(line) in letters(report_text)] == []
+    assert [line for line in code if letters(line) in letters(book_text)] == []
 
 
-def test_nothing_in_the_report_is_wider_than_its_column_and_no_character_is_missing(quick_book):
-    log = (quick_book / "report.log").read_text(errors="replace")
-    assert "Output written on report" in log
+@pytest.mark.parametrize("name", ["book", "report"])
+def test_nothing_in_a_pdf_is_wider_than_its_column_and_no_character_is_missing(name, quick_book):
+    log = (quick_book / f"{name}.log").read_text(errors="replace")
+    assert f"Output written on {name}" in log
     overfull = re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)[^\n]*\n[^\n]*", log)
     assert [width for width in overfull if float(width) > 3] == []
     assert "Missing character" not in log
 
 
-def test_links_of_the_report_are_live_and_it_is_small_enough_to_send(quick_book, report):
-    links = [note.get_object() for page in report.pages for note in page.get("/Annots", [])]
+def test_links_of_the_book_are_live_and_it_is_small_enough_to_send(quick_book, book):
+    links = [note.get_object() for page in book.pages for note in page.get("/Annots", [])]
     actions = [link["/A"] for link in links if "/A" in link]
     assert sum("/URI" in action for action in actions) >= 3
     inside = [link.get("/Dest") or link["/A"].get("/D") for link in links if "/URI" not in link.get("/A", {})]
     assert len(inside) > 100
-    assert [name for name in inside if isinstance(name, str) and name not in report.named_destinations] == []
-    assert (quick_book / "report.pdf").stat().st_size < 25e6
+    assert [name for name in inside if isinstance(name, str) and name not in book.named_destinations] == []
+    assert (quick_book / "book.pdf").stat().st_size < 25e6
 
 
 def test_papermill_runs_a_downloaded_notebook_as_it_is(quick_book, tmp_path, monkeypatch):
@@ -194,15 +204,15 @@ def test_published_notebooks_have_the_chapters_text():
         assert text == current, f"{name}: make book brings results/ up to date"
 
 
-def test_theorems_have_the_same_numbers_on_the_pages_and_in_the_report(pages, report_text):
+def test_theorems_have_the_same_numbers_on_the_pages_and_in_the_book(pages, book_text):
     titles = [
         title.get_text() for page in pages.by_path.values() for title in page.select(".proof > .admonition-title")
     ]
     assert titles
-    assert [title for title in titles if letters(title) not in letters(report_text)] == []
+    assert [title for title in titles if letters(title) not in letters(book_text)] == []
 
 
-def test_references_to_theorems_have_their_numbers_on_the_pages_and_in_the_report(pages, report_text):
+def test_references_to_theorems_have_their_numbers_on_the_pages_and_in_the_book(pages, book_text):
     links = [
         link for page in pages.by_path.values() for link in page.select("a.reference[href*='#thm-'], a[href*='#cor-']")
     ]
@@ -210,7 +220,7 @@ def test_references_to_theorems_have_their_numbers_on_the_pages_and_in_the_repor
     for link in links:
         assert re.fullmatch(r"(Theorem|Corollary) \d+\.\d+", link.get_text()), link
         before = link.previous_sibling.get_text()[-12:] if link.previous_sibling else ""
-        assert letters(before + link.get_text()) in letters(report_text), link
+        assert letters(before + link.get_text()) in letters(book_text), link
 
 
 # Row and points, as the assignment gives them.

@@ -100,7 +100,7 @@ def browser() -> Iterator[Browser]:
     program = programs.find_browser()
     if program is None:
         # Where a machine decides, a test that nobody saw skipped would pass for one that holds.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(programs.browser_advice())
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(programs.PROGRAMS["browser"].advice())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser

@@ -7,10 +7,12 @@ accepted, a traceback, a process or shared memory left, a rebuild with other res
 import argparse
 import logging
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.faults import damage, parameter_sets, processes, storing
@@ -70,7 +72,11 @@ def main() -> int:
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
     outcomes: Counter[tuple[str, str]] = Counter()
     wrong = []
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    # An interrupt ends the tries, and the table tells of those that were made. Shells start background jobs deaf to it.
+    code = 130
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="faults-") as folder:
         project = executed_project(Path(folder, "project"))
         (place := Path(folder, "place")).mkdir()
         for one in campaign(options.tries, options.seed, project, place, options.kind or list(KINDS)):
@@ -78,14 +84,15 @@ def main() -> int:
             if one.wrong:
                 wrong.append(f"{one.kind}: {one.outcome}: {one.wrong}")
                 print(wrong[-1], file=sys.stderr, flush=True)
+        code = 0
     print(table(outcomes))
     print(f"{outcomes.total()} tries with seed {options.seed}, {len(wrong)} of them wrong")
-    return 1 if wrong else 0
+    return 1 if wrong else code
 
 
 def table(outcomes: Counter[tuple[str, str]]) -> str:
     """Lay out the number of tries by kind and outcome, one a line."""
-    width = max(len(kind) for kind, _ in outcomes)
+    width = max((len(kind) for kind, _ in outcomes), default=0)
     lines = []
     for kind in dict.fromkeys(kind for kind, _ in outcomes):
         of_kind = {outcome: number for (other, outcome), number in outcomes.items() if other == kind}

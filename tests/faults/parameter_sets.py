@@ -43,13 +43,17 @@ FILTERS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, **dict.fromk
 # What a table says with the name of another parameter, by chapter.
 RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("all_models", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
-    ("all_models", "num_timed"): lambda p: p["num_timed"] <= p["num_test"],
+    ("all_models", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
     ("convolutions", "filter_pos"): lambda p: p["filter_pos"] < FILTERS[p["cnn_layer"]],
+    ("convolutions", "num_scored_images"): lambda p: p["num_scored_images"] <= p["num_scanned"],
     ("convolutions", "random_low"): lambda p: p["random_low"] <= p["random_high"],
     ("cross_entropy_and_kl", "curve_batch_size"): lambda p: p["curve_batch_size"] <= p["num_curve_images"],
     ("dense_to_convolution", "num_shuffled_seeds"): lambda p: p["num_shuffled_seeds"] <= p["num_seeds"],
+    ("fashion_mnist", "neighbour_counts"): lambda p: max(p["neighbour_counts"]) <= p["num_fitted"],
     ("four_activations", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("four_activations", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
+    ("four_activations", "num_replayed"): lambda p: p["num_replayed"] <= p["num_seeds"],
+    ("four_activations", "sharpness_images"): lambda p: p["sharpness_images"] <= p["num_train"],
     ("numpy_network", "batch_size"): lambda p: p["batch_size"] <= p["num_images"],
     ("scikit_learn", "batch_size"): lambda p: p["batch_size"] <= p["num_train"],
     ("scikit_learn", "checkpoint_epochs"): lambda p: max(p["checkpoint_epochs"]) <= p["num_epochs"],
@@ -57,27 +61,35 @@ RELATIONS: dict[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("vgg16", "batch_size"): lambda p: p["batch_size"] <= p["num_compared_train"],
     ("vgg16", "num_compared_train"): lambda p: p["num_compared_train"] <= p["num_train"],
     ("vgg16", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+    ("vgg16_analysis", "num_compared_validation"): lambda p: p["num_compared_validation"] <= p["num_validation"],
+    ("vgg16_analysis", "num_labels"): lambda p: max(p["num_labels"]) <= p["num_train"],
+    ("vgg16_analysis", "num_mapped"): lambda p: p["num_mapped"] <= p["num_test"],
+    ("vgg16_analysis", "num_random"): lambda p: p["num_random"] <= p["num_train"],
 }
-_TYPES = {"integer": "integer", "number": "number", "text": "string", "boolean": "boolean"}
+_TYPES = {"integer": "integer", "number": "finite", "text": "string", "boolean": "boolean"}
 _FIELDS = {
     **{"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"},
     **{"multiple_of": "multipleOf", "min_length": "minItems", "max_length": "maxItems"},
 }
 
 
-def _is_number(_: Any, value: Any) -> bool:
-    # 10**400 is an integer, but no float can hold it.
-    return (_is_integer(_, value) and abs(value) < sys.float_info.max) or (isinstance(value, float) and isfinite(value))
-
-
 def _is_integer(_: Any, value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-_VALIDATOR = validators.extend(
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer).redefine("number", _is_number),
-)
+def _is_number(_: Any, value: Any) -> bool:
+    """What JSON Schema compares with limits."""
+    return _is_integer(_, value) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_finite(_: Any, value: Any) -> bool:
+    # 10**400 is an integer, but no float can hold it.
+    return _is_number(_, value) and abs(value) <= sys.float_info.max
+
+
+_CHECKER = Draft202012Validator.TYPE_CHECKER
+_CHECKER = _CHECKER.redefine_many({"integer": _is_integer, "number": _is_number, "finite": _is_finite})
+_VALIDATOR = validators.extend(Draft202012Validator, type_checker=_CHECKER)
 
 
 def parameter_sets(rng: random.Random, project: Path, place: Path, tries: int) -> Iterator[Try]:
@@ -86,7 +98,7 @@ def parameter_sets(rng: random.Random, project: Path, place: Path, tries: int) -
     chapters = [chapter for chapter in book.executable if chapter.parameters]
     for chapter in chapters:
         named = {name for name, constraint in chapter.constraints.items() if _names_another(constraint, chapter)}
-        known = {name for other, name in RELATIONS if other == chapter.name}
+        known = _relations(chapter).keys()
         if named != known:
             yield Try("parameters", "oracle", f"{chapter.name}: its table relates {named}, the oracle {known}")
     for _ in range(tries):
@@ -102,8 +114,12 @@ def is_allowed(chapter: Chapter, values: Mapping[str, Any]) -> bool:
     """Tell whether all parameters of a chapter are allowed, without the book's own checks."""
     if not all(_fits(chapter.constraints[name], values[name]) for name in chapter.constraints):
         return False
-    relations = [holds for (other, _), holds in RELATIONS.items() if other == chapter.name]
-    return all(holds(values) for holds in relations)
+    return all(holds(values) for holds in _relations(chapter).values())
+
+
+def _relations(chapter: Chapter) -> dict[str, Callable[[Mapping[str, Any]], bool]]:
+    found = {name: holds for (other, name), holds in RELATIONS.items() if other == chapter.name}
+    return {name: holds for name, holds in found.items() if name in chapter.parameters}
 
 
 def _judged(project: Any, chapter: Chapter, values: dict[str, Any]) -> Try:

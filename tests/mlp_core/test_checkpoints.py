@@ -433,6 +433,45 @@ def test_a_state_that_training_could_not_have_written_is_refused(changed, saved,
     assert "called" not in capsys.readouterr().out
 
 
+BAD_CHECKSUMS = {
+    "none": None,
+    "an empty list": np.array([], dtype=str),
+    "numbers": np.zeros(2),
+    "one text that is no list": np.array("0" * 64),
+    "texts that are no checksums": np.array(["", ""]),
+    "bytes": np.array([b"0" * 64] * 2),
+}
+
+
+@pytest.mark.parametrize("checksums", BAD_CHECKSUMS.values(), ids=BAD_CHECKSUMS.keys())
+def test_a_state_without_the_checksums_of_both_files_is_refused(checksums, saved):
+    folder, _ = saved
+    rewrite_state(folder, sha256=checksums)
+    assert_refused_unchanged(folder, r"2_relu_\w+\.\w+ is damaged")
+
+
+@pytest.mark.parametrize(("kept", "refused"), [(0, "biases"), (1, "weights")])
+def test_a_state_with_the_checksum_of_one_file_alone_is_refused(kept, refused, saved):
+    folder, _ = saved
+    with np.load(checkpoint_files(folder, 2, "relu").state) as state:
+        one = state["sha256"][[kept]]
+    rewrite_state(folder, sha256=one)
+    assert_refused_unchanged(folder, rf"2_relu_{refused}\.pkl is damaged")
+
+
+def test_each_file_is_read_once_so_that_what_is_checked_is_what_is_used(saved, monkeypatch):
+    folder, _ = saved
+    read, read_bytes = [], Path.read_bytes
+
+    def counted(path):
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    load_checkpoint(make_network(), folder, 2)
+    assert sorted(read) == ["2_relu_biases.pkl", "2_relu_weights.pkl"]
+
+
 @pytest.mark.parametrize("kept", [0, 10, 200, -10])
 def test_a_truncated_state_is_refused(kept, saved):
     folder, _ = saved

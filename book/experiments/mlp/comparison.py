@@ -2,31 +2,38 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from book.experiments.page.figures import BLUE, VERMILLION
 
 
-def compare_with_mlp(activation: str, ours: Mapping[str, Sequence], sklearns: Mapping[str, Sequence]) -> Figure:
-    """Draw the training loss of the NumPy network and of scikit-learn's against the epoch, in one graph.
+def compare_with_mlp(
+    activation: str, ours: Sequence[Mapping[str, Sequence]], sklearns: Sequence[Mapping[str, Sequence]]
+) -> Figure:
+    """Draw the training loss of NumPy networks and of scikit-learn's against the epoch, in one graph.
+
+    Each library is a line, the mean over its runs, in a band from the lowest to the highest run.
 
     Parameters
     ----------
     activation : str
         Names the graph.
-    ours, sklearns : mapping
-        Histories; ``train_loss`` is drawn.
+    ours, sklearns : sequence of mappings
+        Histories of runs with different seeds, all of the same length; ``train_loss`` is drawn.
     """
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    for history, label, style in (
+    for histories, label, style in (
         (ours, "NumPy (ours)", {"color": BLUE, "linestyle": "-", "marker": "o"}),
         (sklearns, "scikit-learn", {"color": VERMILLION, "linestyle": "--", "marker": "s"}),
     ):
-        losses = history["train_loss"]
-        step = max(1, len(losses) // 10)
-        axes.plot(range(1, len(losses) + 1), losses, label=label, markevery=step, **style)
+        losses = np.array([history["train_loss"] for history in histories])
+        epochs = np.arange(1, losses.shape[1] + 1)
+        band = losses.min(axis=0), losses.max(axis=0)
+        axes.fill_between(epochs, *band, color=style["color"], alpha=0.25, linewidth=0)
+        axes.plot(epochs, losses.mean(axis=0), label=label, markevery=max(1, len(epochs) // 10), **style)
     axes.set(xlabel="epoch", ylabel="training loss (nats)", title=activation)
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure

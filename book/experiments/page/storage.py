@@ -61,20 +61,9 @@ def published_models(chapter: str, **shared_parameters: Any) -> Path:
     ValueError
         If a shared parameter has another value.
     """
-    results = json.loads(os.environ.get("BOOK_NEEDS") or "{}").get(chapter, DEFAULT_RESULTS)
-    remedy = "`python -m book build` makes it anew"
-    if results == DEFAULT_RESULTS:
-        remedy = f"`git checkout -- results/{chapter}.ipynb results/models/{chapter}` restores it, {remedy}"
-    notebook, folder = ROOT / results / f"{chapter}.ipynb", ROOT / results / "models" / chapter
-    try:
-        record = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["book"]
-        checksums, parameters = dict(record["models"]), dict(record["parameters"])
-    except FileNotFoundError as error:
-        raise PublishedFileError(f"{notebook.relative_to(ROOT)} is missing; {remedy}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise PublishedFileError(
-            f"{notebook.relative_to(ROOT)} holds no record of the models of {chapter}; {remedy}"
-        ) from error
+    record = published_record(chapter)
+    checksums, parameters = record["models"], record["parameters"]
+    folder = ROOT / _results_of(chapter) / "models" / chapter
     for name, value in shared_parameters.items():
         if name not in parameters or parameters[name] != value:
             raise ValueError(
@@ -85,8 +74,39 @@ def published_models(chapter: str, **shared_parameters: Any) -> Path:
     for file, checksum in sorted(checksums.items()):
         if present.get(file) != checksum:
             state = "is not the file that its notebook recorded" if file in present else "is missing"
-            raise PublishedFileError(f"{(folder / file).relative_to(ROOT)} {state}; {remedy}")
+            raise PublishedFileError(f"{(folder / file).relative_to(ROOT)} {state}; {_remedy(chapter)}")
     return folder
+
+
+def published_record(chapter: str) -> dict[str, Any]:
+    """Return the record of the run that left the files of ``chapter``: the entry ``book`` of its notebook's metadata.
+
+    Raises
+    ------
+    PublishedFileError
+        If the notebook is missing, or holds no such record.
+    """
+    notebook = ROOT / _results_of(chapter) / f"{chapter}.ipynb"
+    try:
+        record = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["book"]
+        return record | {"models": dict(record["models"]), "parameters": dict(record["parameters"])}
+    except FileNotFoundError as error:
+        raise PublishedFileError(f"{notebook.relative_to(ROOT)} is missing; {_remedy(chapter)}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise PublishedFileError(
+            f"{notebook.relative_to(ROOT)} holds no record of the models of {chapter}; {_remedy(chapter)}"
+        ) from error
+
+
+def _results_of(chapter: str) -> str:
+    return json.loads(os.environ.get("BOOK_NEEDS") or "{}").get(chapter, DEFAULT_RESULTS)
+
+
+def _remedy(chapter: str) -> str:
+    remedy = "`python -m book build` makes it anew"
+    if _results_of(chapter) == DEFAULT_RESULTS:
+        remedy = f"`git checkout -- results/{chapter}.ipynb results/models/{chapter}` restores it, {remedy}"
+    return remedy
 
 
 def cached(name: str, depends_on: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
@@ -129,6 +149,7 @@ class CachedStep:
     def __init__(self, name: str, depends_on: Mapping[str, Any]):
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         self.name = name
+        self.depends_on = dict(depends_on)
         self.folder = ROOT / CACHE / f"{name}-{key}"
 
     @contextmanager
@@ -167,9 +188,13 @@ class CachedStep:
         self.report(cost, found=False)
 
     def report(self, cost: Mapping[str, Any], found: bool) -> None:
-        """Report to the pipeline what the step costs, or cost when it was done, if it was ``found`` in the cache."""
+        """Report to the pipeline what the step costs, or cost when it was done, if it was ``found`` in the cache.
+
+        Folder and ``depends_on`` say which step it is; :mod:`book.experiments.page.costs` reads them again.
+        """
         if path := os.environ.get("BOOK_COSTS"):
-            line = json.dumps({"step": self.name, **cost, "found": found}) + "\n"
+            what = {"step": self.name, **cost, "found": found, "folder": self.folder.name}
+            line = json.dumps(what | {"depends_on": self.depends_on}) + "\n"
             # One write to a file opened for appending: lines of several processes do not mix.
             with open(path, "ab", buffering=0) as file:
                 file.write(line.encode())

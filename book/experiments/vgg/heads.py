@@ -149,8 +149,8 @@ class HeadRun(NamedTuple):
         In evaluation mode, float32, on the CPU.
     history : dict of list
         One value an epoch, or that of the last epoch only: `train_loss`, `train_accuracy`, `validation_loss`,
-        `validation_accuracy` after the epoch, without dropout, label smoothing, mixup or augmentation, of all validation
-        images and of as many of the training images, the first; and `learning_rate` at its end.
+        `validation_accuracy` after the epoch, without dropout, label smoothing, mixup or augmentation, of all
+        validation images and of as many of the training images, the first; and `learning_rate` at its end.
     """
 
     head: nn.Sequential

@@ -1,11 +1,13 @@
 """Executing: what is stored after a good run, and what is left after a bad one."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -16,6 +18,7 @@ from small_project import ROOT, edit
 from book.__main__ import main
 from book.pipeline import results
 from book.pipeline.content_key import statuses
+from book.pipeline.kernel import Kernel, Watchdog, clean_environment
 from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
@@ -129,6 +132,12 @@ def test_a_bad_cell_is_named_and_leaves_the_last_result(changed, capsys, replace
     assert stored(changed) == before
 
 
+def test_a_legend_that_a_busy_machine_places_slowly_fails_no_chapter(changed):
+    warning = "'Creating legend with loc=\"best\" can be slow with large amounts of data.'"
+    edit(changed / "book/chapters/second.md", "total * num_epochs", f"import warnings; warnings.warn({warning})")
+    assert main(BUILD, changed) == 0
+
+
 def test_a_result_is_not_stored_when_a_module_changes_while_the_chapter_runs(changed, capsys):
     edit(
         changed / "book/chapters/second.md",
@@ -215,6 +224,44 @@ def test_whatever_ends_the_pipeline_ends_the_kernel_and_its_workers_and_leaves_t
     assert not [path for path in SHARED_MEMORY.glob("*") if numbers & set(re.split(r"[-_]", path.name))]
 
 
+SEMAPHORE = """
+import time
+from joblib.externals.loky.backend.synchronize import Lock
+from joblib.externals.loky.backend.resource_tracker import _resource_tracker
+lock = Lock()
+print(_resource_tracker._pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory is no folder here")
+def test_semaphores_go_with_the_kernel_even_if_nobody_is_left_to_track_them():
+    watchdog = Watchdog()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEMAPHORE], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    watchdog.watch(process.pid)
+    os.kill(int(process.stdout.readline()), signal.SIGKILL)
+    left = f"sem.loky-{process.pid}-*"
+    assert list(SHARED_MEMORY.glob(left))
+    watchdog.end()
+    assert process.wait() != 0
+    assert list(SHARED_MEMORY.glob(left)) == []
+
+
+def test_an_interrupt_right_after_the_kernel_was_started_ends_it(root, monkeypatch):
+    pids = []
+
+    def started(self, pid):
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kernel, "started", started)
+    assert main(["run", "first"], root) == 130
+    (pid,) = pids
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_process_that_a_chapter_leaves_behind_is_ended(changed):
     leave = "import subprocess; child = subprocess.Popen(['sleep', '60']); Path('pid').write_text(str(child.pid))"
     edit(changed / "book/chapters/second.md", "total * num_epochs", leave)
@@ -243,22 +290,21 @@ def test_without_a_loopback_interface_the_remedy_is_named(changed, capsys, monke
     assert "127.0.0.1, through which the kernel is reached, can't be used" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("MPLBACKEND", "Agg"),
-        ("PYTHONPATH", "other"),
-        ("PYTHONWARNINGS", "default"),
-        ("IPYTHONDIR", "other/ipython"),
-        ("MPLCONFIGDIR", "other/matplotlib"),
-        ("MATPLOTLIBRC", "other/matplotlib"),
-        ("JUPYTER_PATH", "other"),
-        ("PYTHONSTARTUP", "other/start.py"),
-        ("OMP_NUM_THREADS", "abc"),
-        ("HOME", "/proc/none"),
-    ],
-)
-def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypatch, name, value):
+HOSTILE = {
+    "MPLBACKEND": "Agg",
+    "PYTHONPATH": "other",
+    "PYTHONWARNINGS": "default",
+    "IPYTHONDIR": "other/ipython",
+    "MPLCONFIGDIR": "other/matplotlib",
+    "MATPLOTLIBRC": "other/matplotlib",
+    "JUPYTER_PATH": "other",
+    "PYTHONSTARTUP": "other/start.py",
+    "OMP_NUM_THREADS": "abc",
+    "HOME": "/proc/none",
+}
+
+
+def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypatch):
     other = changed / "other"
     for path, text in {
         "package/__init__.py": "",
@@ -271,7 +317,9 @@ def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypat
         (other / path).parent.mkdir(parents=True, exist_ok=True)
         (other / path).write_text(text)
     before = outputs(changed / "results/first.ipynb")
-    monkeypatch.setenv(name, str(changed / value) if value.startswith("other") else value)
+    # All at once, for the time that a kernel takes; the campaign of faults sets them one by one.
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, str(changed / value) if value.startswith("other") else value)
     assert main(["run", "first"], changed) == 0
     assert outputs(changed / "_build/run/first/first.ipynb") == before
 
@@ -387,11 +435,49 @@ def test_a_file_in_the_place_of_the_models_is_named_before_the_chapter_runs(root
     assert not (root / "_build" / "kernel").exists(), "nothing was started"
 
 
-def test_a_read_only_results_folder_is_named_before_the_chapter_runs(root, capsys, monkeypatch):
-    (root / "results").mkdir()
-    monkeypatch.setattr("os.access", lambda *_: False)
-    assert main(BUILD, root) == 1
-    assert f"error: {root / 'results'} can't be written or read (Permission denied)" in capsys.readouterr().err
+@contextmanager
+def read_only(folder):
+    """Make a folder read-only. Permissions don't bind root, so root mounts it."""
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield
+        folder.chmod(0o755)
+        return
+    if subprocess.run(["mount", "--bind", folder, folder], stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("root may write to any folder, and none can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("place", [".", "results"])
+def test_a_read_only_project_is_named_and_can_still_be_looked_at(changed, capsys, place):
+    edit(changed / "package/helper.py", "+ ZERO", "+ ZERO - ZERO")
+    with read_only(changed / place):
+        assert main(BUILD, changed) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) <= 2  # the chapter that was to run, perhaps
+        assert re.fullmatch(rf"error: {changed}/\S+ can't be written or read \(.+\); .*", lines[-1])
+        assert main(["status"], changed) == 1
+        assert "first   stale: package/helper.py changed" in capsys.readouterr().out
+
+
+def test_a_font_cache_that_is_not_whole_is_built_before_the_chapter(tmp_path):
+    environment, _ = clean_environment(ROOT, tmp_path, os.environ)
+    kernel = Kernel(ROOT, tmp_path, environment)
+    folder = tmp_path / "matplotlib"
+    with kernel.guarded():
+        (built,) = folder.iterdir()
+    before = built.stat().st_mtime_ns
+    with kernel.guarded():
+        assert built.stat().st_mtime_ns == before
+    built.write_text("{")  # as a full disk leaves it
+    (folder / f"{built.name}.matplotlib-lock").touch()  # as a killed process leaves it
+    with kernel.guarded():
+        assert list(folder.iterdir()) == [built]
+        assert json.loads(built.read_text())["ttflist"]
 
 
 @pytest.mark.parametrize("place", ["results", "_build"])

@@ -4,10 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+from importlib import metadata
 
 import pytest
+from packaging.requirements import Requirement
 from small_project import ROOT
 
+REQUIREMENTS = ("requirements.txt", "requirements-cluster.txt")
 DIRECT = re.compile(r"^([\w.-]+)==", re.MULTILINE)
 
 
@@ -18,7 +21,7 @@ def normalized(names):
 @pytest.fixture
 def elsewhere(tmp_path):
     """A folder with the Makefile, and a python3 that makes half an environment, as Debian's without python3-venv."""
-    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+    for name in ("Makefile", "constraints.txt", *REQUIREMENTS):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "bin" / "python3"
     python.parent.mkdir()
@@ -55,10 +58,32 @@ def test_constraints_are_exact_and_leave_the_required_packages_to_the_requiremen
     assert comment.startswith("#")
     assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
     names = normalized(pin.partition("==")[0] for pin in pins)
-    required = normalized(DIRECT.findall((ROOT / "requirements.txt").read_text()))
+    required = {name for file in REQUIREMENTS for name in normalized(DIRECT.findall((ROOT / file).read_text()))}
     assert len(required) > 20
     assert not names & required
     assert not names & {"pip", "setuptools", "triton"}
+    # CUDA's libraries come with some builds of PyTorch only.
+    absent = {name for name in pulled_in(required) - names - required if not re.match("nvidia|cuda|triton", name)}
+    assert absent <= {"setuptools", "wheel"}
+
+
+def pulled_in(names):
+    """The installed packages that these need, directly or through others, with these."""
+    found, waiting = set(), sorted(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            needed = map(Requirement, metadata.requires(name) or [])
+            waiting += normalized(one.name for one in needed if not one.marker or one.marker.evaluate({"extra": ""}))
+    return found
+
+
+def test_the_tests_get_what_a_cluster_needs(elsewhere):
+    done = subprocess.run(["make", "-n", "test"], cwd=elsewhere, capture_output=True, text=True, check=True)
+    install = done.stdout.index("-r requirements-cluster.txt")
+    assert "-c constraints.txt" in done.stdout
+    assert install < done.stdout.index("-m pytest")
 
 
 @pytest.mark.parametrize("name", ["$$(touch ran)", "$(shell touch ran)", '"; touch ran; "', "`touch ran`"])
@@ -68,7 +93,7 @@ def test_the_name_of_a_submission_runs_nothing(tmp_path, name):
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\n")
     python.chmod(0o755)
-    for file in ("requirements.txt", "constraints.txt", ".venv/.installed"):
+    for file in (*REQUIREMENTS, "constraints.txt", ".venv/.installed"):
         (tmp_path / file).touch()
     subprocess.run(["make", "submission", f"NAME={name}"], cwd=tmp_path, check=True)
     assert not (tmp_path / "ran").exists()

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,16 @@ def test_every_make_command_of_the_readme_is_a_target():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z]+)", README))
     assert {"book", "test"} <= named <= targets
+
+
+def test_no_published_chapter_took_more_memory_than_the_readme_says():
+    chapter, worker = map(
+        int, re.search(r"at most (\d+) GiB of memory, and (\d+) GiB more for each worker", README).groups()
+    )
+    for path in (ROOT / "results").glob("*.ipynb"):
+        record = json.loads(path.read_text())["metadata"]["book"]
+        allowed = chapter + worker * record["environment"]["cores"]
+        assert record["cost"]["peak_mib"] <= 1024 * allowed, path.name
 
 
 def test_readme_that_shows_an_unknown_figure_is_refused(tmp_path):

@@ -60,6 +60,13 @@ def test_numbers_tables_and_figures_of_one_chapter_show_on_another_page(pages):
     assert "Fig. 1 The line once more." in figure.get_text()
 
 
+def test_a_figure_of_another_chapter_stands_in_a_card_that_links_there(pages):
+    card = pages.page("book/chapters/introduction").select_one(".sd-card")
+    assert card.img["alt"] == "A small line"
+    assert card.img["src"].endswith(".svg")
+    assert card.select_one("a.sd-stretched-link")["href"] == "first.html"
+
+
 def test_a_cells_figure_has_caption_number_and_alternative(pages):
     figure = pages.page("book/chapters/first").select_one("figure#fig-line")
     assert figure.img["alt"] == "A rising line"
@@ -141,8 +148,12 @@ def test_links_are_alive_images_have_alternatives_and_nothing_comes_from_a_netwo
     assert pages.error_outputs() == []
 
 
-def test_the_report_has_all_chapters_and_the_same_numbers(built):
-    text = letters("".join(page.extract_text() for page in PdfReader(built / "_build/quick/report.pdf").pages))
+def text_of(pdf: Path) -> str:
+    return letters("".join(page.extract_text() for page in PdfReader(pdf).pages))
+
+
+def test_the_book_as_pdf_has_all_chapters_and_the_same_numbers_and_not_the_report(built):
+    text = text_of(built / "_build/quick/book.pdf")
     for expected in (
         "Introduction",
         "Chapter 1",
@@ -152,14 +163,72 @@ def test_the_report_has_all_chapters_and_the_same_numbers(built):
     ):
         assert letters(expected) in text
     assert letters("Quick profile: reduced settings") in text
+    assert letters("The sum is 2.50, from") not in text
 
 
-def test_the_report_leaves_out_folded_code_and_keeps_its_figure(built, pages):
-    text = "".join(page.extract_text() for page in PdfReader(built / "_build/quick/report.pdf").pages)
+def test_the_pdf_leaves_out_folded_code_and_how_a_page_was_made_and_keeps_the_figure(built, pages):
+    text = text_of(built / "_build/quick/book.pdf")
     assert "ax.plot" in pages.page("book/chapters/first").get_text()
-    assert letters("ax.plot(range(num_epochs))") not in letters(text)
-    assert letters("total = compute.add(num_epochs, learning_rate)") in letters(text)
-    assert letters("Fig. 1.1: A line.") in letters(text)
+    assert letters("ax.plot(range(num_epochs))") not in text
+    assert letters("How this page was made") not in text
+    assert letters("total = compute.add(num_epochs, learning_rate)") in text
+    assert letters("Fig. 1.1: A line.") in text
+
+
+def test_the_report_shows_figure_output_and_number_of_a_chapter_and_names_the_books_page(built, pages):
+    text = text_of(built / "_build/quick/report.pdf")
+    book = PdfReader(built / "_build/quick/book.pdf")
+    page = next(number for number, page in enumerate(book.pages, 1) if "1.1 The sum" in page.extract_text())
+    label = book.page_labels[page - 1]
+    assert letters(f"The sum is 2.50, from The sum (book, page {label})") in text
+    assert letters("Fig. 1: A line.") in text
+    assert letters("total 2.5") in text
+    shown = pages.page("book/chapters/report")
+    assert shown.select_one("figure#shown-fig-line").img["alt"] == "A rising line"
+    assert shown.select_one("a[href='first.html#sec-sum']").get_text() == "The sum"
+
+
+def test_images_have_their_alternative_texts_in_the_pdfs_too(built):
+    for name in ("book", "report"):
+        contents = [page.get_contents().get_data() for page in PdfReader(built / f"_build/quick/{name}.pdf").pages]
+        texts = [found.decode("utf-16-be") for found in alternatives(contents)]
+        assert any("A rising line" in text for text in texts), name
+
+
+def alternatives(contents: list[bytes]) -> list[bytes]:
+    """Find the properties ``Alt`` of marked contents, which are UTF-16 in hexadecimal digits or in a literal text."""
+    found = []
+    for content in contents:
+        found += [bytes.fromhex(match.decode()) for match in re.findall(rb"/Alt\s*<([0-9a-fA-F]+)>", content)]
+        for match in re.findall(rb"/Alt\s*\(((?:\\.|[^\\)])*)\)", content, re.DOTALL):
+            octal = re.sub(rb"\\([0-7]{3})", lambda digits: bytes([int(digits[1], 8)]), match)
+            found.append(re.sub(rb"\\(.)", rb"\1", octal, flags=re.DOTALL))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("first/fig-line", "first/fig-circle", "shows first/fig-circle, but the figures of first are fig-line"),
+        (":holds: total", ":holds: product", "with 'product', but 0 outputs are so; the section has: total 2.5"),
+        ("first/sec-sum", "third/sec-sum", "shows third/sec-sum, but no chapter third runs"),
+    ],
+)
+def test_a_figure_or_output_that_the_chapter_does_not_have_is_named(changed, old, new, message):
+    edit(changed / "book/chapters/report.md", old, new)
+    with pytest.raises(BookError, match=re.escape(message)):
+        render(changed)
+
+
+def test_the_index_of_terms_is_in_the_side_bar_and_in_the_book(changed):
+    edit(changed / "book/chapters/second.md", "# The second chapter\n", "# The second chapter\n\nA **{index}`sum`**.\n")
+    html = render(changed)[0]
+    page = Pages(html.parent).page("genindex")
+    assert page.select_one("nav.bd-links a[href='#']") or page.select("nav a[href*='genindex']")
+    assert page.select_one(".genindextable a[href^='book/chapters/second.html']").get_text() == "sum"
+    last = PdfReader(changed / "_build/quick/book.pdf").pages[-1].extract_text()
+    assert "Index" in last
+    assert re.search(r"sum, \d", last)
 
 
 def test_pages_of_the_appendix_have_no_number_and_show_the_run_times(changed):
@@ -170,6 +239,7 @@ def test_pages_of_the_appendix_have_no_number_and_show_the_run_times(changed):
 chapters:
   - file: book/chapters/first
   - file: book/chapters/second
+  - file: book/chapters/report
 """,
         """parts:
   - caption: Chapters
@@ -182,6 +252,7 @@ chapters:
       - file: book/chapters/times
 """,
     )
+    # And without a page for the report there is none.
     (changed / "book/chapters/times.md").write_text(f"# Times\n\n{RUN_TIMES_MARK}\n")
     html, pdf = render(changed)
     pages = Pages(html.parent)
@@ -193,6 +264,7 @@ chapters:
     assert "logical cores" in machines.get_text()
     assert "matplotlib" in versions.get_text()
     assert "Sphinx" in renderers.get_text()
+    assert pdf.name == "book.pdf"
     titles = [entry.title for entry in PdfReader(pdf).outline if not isinstance(entry, list)]
     assert titles == ["Introduction", "The first chapter", "The second chapter", "Times"]
     text = "".join(page.extract_text() for page in PdfReader(pdf).pages)
@@ -224,7 +296,7 @@ def test_changed_prose_renders_without_executing_and_a_warning_leaves_the_last_p
 
 def test_a_glued_name_that_another_chapter_does_not_have_is_named(changed):
     edit(changed / "book/chapters/introduction.md", "first/total:.2f", "first/sum:.2f")
-    with pytest.raises(BookError, match="shows first/sum, but first glues line, table, total"):
+    with pytest.raises(BookError, match="shows first/sum, but first offers fig-line, line, table, total"):
         render(changed)
 
 

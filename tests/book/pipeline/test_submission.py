@@ -24,6 +24,8 @@ def finished(rendered_once, tmp_path_factory):
     shutil.copytree(rendered_once, root, copy_function=shutil.copy2)
     (root / "tool.sh").write_text("#!/bin/sh\n")
     (root / "tool.sh").chmod(0o755)
+    (root / "submission").mkdir()
+    (root / "submission" / "Q1.py").write_text("print(1)\n")
     (root / ".gitignore").write_text("_build/\n")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     subprocess.run(["git", "add", "."], cwd=root, check=True)
@@ -54,7 +56,11 @@ def test_archive_holds_the_code_with_the_models_zipped_and_the_report(root):
         assert not any("_build" in name or ".git/" in name for name in names)
         assert file.getinfo("code/tool.sh").external_attr >> 16 == 0o755
         with ZipFile(io.BytesIO(file.read("code/models.zip"))) as models:
-            assert models.read("first/total.txt") == (root / "_build/quick/results/models/first/total.txt").read_bytes()
+            saved = models.read("results/models/first/total.txt")
+        assert saved == (root / "_build/quick/results/models/first/total.txt").read_bytes()
+        assert file.read("code/book.pdf") == (root / "_build/quick/book.pdf").read_bytes()
+        assert file.read("code/Q1.py") == b"print(1)\n"
+        assert "code/submission/Q1.py" not in names
 
 
 def test_the_same_build_gives_the_same_bytes_later_too(root):
@@ -79,7 +85,7 @@ def test_a_stale_build_is_refused_with_the_command_that_mends_it(root):
     assert not archives(root)
 
 
-@pytest.mark.parametrize("missing", ["report.pdf", "render.json"])
+@pytest.mark.parametrize("missing", ["report.pdf", "book.pdf", "render.json"])
 def test_a_build_without_its_report_is_refused(root, missing):
     (root / "_build" / "quick" / missing).unlink()
     with pytest.raises(BookError, match="the report is not that of these results; 'make book' makes it"):

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
+from small_networks import PARAMETERS, files_of, remove
 
 from book.experiments.mlp.comparison import compare_with_mlp
 from book.experiments.mlp.runs import check_converged, copy_checkpoints, train_networks
-from book.experiments.mlp.samples import LabelledSamples, training_samples
+from book.experiments.mlp.samples import training_samples
 from book.experiments.mlp.sklearn_mlp import (
     load_sklearn_mlp,
     new_sklearn_mlp,
@@ -20,30 +21,7 @@ from book.experiments.page.execution import parallel
 from data import split_80_10_10
 from mlp_core import NeuralNetwork, load_parameters
 
-PARAMETERS = {
-    "layer_sizes": [6, 8, 3],
-    "activation": "relu",
-    "learning_rate": 0.1,
-    "batch_size": 8,
-    "num_epochs": 4,
-    "seed": 0,
-}
-
-
-@pytest.fixture
-def samples():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(90, 6)).astype("float32"), np.arange(90) % 3
-    X += y[:, None]
-    return LabelledSamples(X[:60], y[:60], X[60:], y[60:])
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(storage, "ROOT", tmp_path)
-    monkeypatch.setenv("BOOK_PROGRESS", str(tmp_path / "progress"))
-    monkeypatch.delenv("BOOK_SCHEDULER", raising=False)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def reported_epochs(task="task"):
@@ -61,15 +39,6 @@ def test_training_gives_what_fit_gives(samples):
         assert np.array_equal(saved, own)
 
 
-def files_of(run):
-    return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".pkl", ".npz", ".json")}
-
-
-def remove(run):
-    for path in run.folder.iterdir():
-        path.unlink()
-
-
 BOTH = {"a": PARAMETERS, "b": PARAMETERS | {"seed": 1}, "c": PARAMETERS | {"activation": "tanh"}}
 
 
@@ -81,8 +50,6 @@ def test_any_number_of_workers_gives_the_same_bytes(samples, monkeypatch, train)
         with parallel():
             runs = train(BOTH, samples, [4], "task")
         contents = {name: files_of(run) for name, run in runs.items()}
-        for files in contents.values():
-            del files[storage.SEAL]  # holds the time that the run took
         results.append(contents)
         for run in runs.values():
             remove(run)
@@ -122,7 +89,7 @@ def test_interrupted_training_goes_on_to_the_same_result(samples, train):
     assert reported_epochs("task") == PARAMETERS["num_epochs"]
     first_line = json.loads(Path("progress").read_text().splitlines()[0])
     assert first_line["advance"] == 2  # it did go on from the checkpoint
-    assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+    assert files_of(again) == expected
 
 
 @pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
@@ -138,7 +105,7 @@ def test_a_flipped_bit_in_a_cached_file_is_found_and_the_run_recomputed(samples,
         path.write_bytes(content)
         Path("progress").unlink()
         again = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
-        assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+        assert files_of(again) == expected
         assert "damaged; computed again" in Path("progress").read_text()
         assert again.history == whole.history
 
@@ -156,7 +123,7 @@ def test_a_damaged_checkpoint_of_an_interrupted_run_gives_way_to_the_one_before(
             file.write_bytes(content)
     Path("progress").unlink()
     again = train({"a": PARAMETERS}, samples, [2, 3], "task")["a"]
-    assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+    assert files_of(again) == expected
     assert json.loads(Path("progress").read_text().splitlines()[0])["advance"] == 2
 
 
@@ -257,12 +224,16 @@ def test_impossible_number_of_training_samples_is_refused(num_train):
         training_samples(split_80_10_10(0), num_train)
 
 
-def test_comparison_draws_two_curves_in_one_graph():
-    ours, theirs = {"train_loss": [3.0, 2.0, 1.0]}, {"train_loss": [3.0, 2.5, 1.5]}
+def test_comparison_draws_the_mean_of_the_seeds_and_their_range_in_one_graph():
+    ours = [{"train_loss": [3.0, 2.0, 1.0]}, {"train_loss": [3.5, 3.0, 1.0]}, {"train_loss": [2.5, 1.0, 1.0]}]
+    theirs = [{"train_loss": [3.0, 2.5, 1.5]}, {"train_loss": [3.0, 3.5, 0.5]}]
     (axes,) = compare_with_mlp("tanh", ours, theirs).axes
     assert axes.get_title() == "tanh"
-    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [ours["train_loss"], theirs["train_loss"]]
+    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[3.0, 2.0, 1.0], [3.0, 3.0, 1.0]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["NumPy (ours)", "scikit-learn"]
+    band, _ = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners >= {(1, 2.5), (1, 3.5), (2, 1.0), (2, 3.0), (3, 1.0)}
 
 
 @pytest.mark.parametrize("train", [train_networks, train_sklearn_mlps])
@@ -272,4 +243,4 @@ def test_the_files_of_a_run_are_the_same_bytes_each_time(samples, train):
     remove(first)
     time.sleep(2.1)  # a date in a zip archive counts steps of two seconds
     again = train({"a": PARAMETERS}, samples, [2, 4], "task")["a"]
-    assert {**files_of(again), storage.SEAL: None} == {**expected, storage.SEAL: None}
+    assert files_of(again) == expected

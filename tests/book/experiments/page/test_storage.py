@@ -81,11 +81,12 @@ def test_an_interrupted_step_is_made_again():
 def test_a_step_that_is_found_reports_what_it_cost_when_it_was_made(tmp_path, monkeypatch):
     monkeypatch.setenv("BOOK_COSTS", str(tmp_path / "costs"))
     for _ in range(2):
-        cached("step", {"x": 1}, Step())
+        folder = cached("step", {"x": 1}, Step())
     made, found = map(json.loads, (tmp_path / "costs").read_text().splitlines())
-    assert list(made) == ["step", "cpu_seconds", "wall_seconds", "machine", "found"]
+    assert list(made) == ["step", "cpu_seconds", "wall_seconds", "machine", "found", "folder", "depends_on"]
     assert (made["step"], made["found"], found["found"]) == ("step", False, True)
     assert made | {"found": True} == found
+    assert (made["folder"], made["depends_on"]) == (folder.name, {"x": 1})
     assert made["wall_seconds"] >= 0
     assert made["cpu_seconds"] >= 0
 

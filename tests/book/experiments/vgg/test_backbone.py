@@ -52,6 +52,58 @@ def test_output_shape_is_that_of_the_layers_output(cut, size):
     assert tuple(output.shape[1:]) == backbone.output_shape
 
 
+@pytest.mark.parametrize("size", [32, 45])
+def test_stacked_output_holds_mean_and_maximum_of_earlier_blocks_and_then_the_last_block(size):
+    backbone = load_backbone(BackboneSettings(cut=24, input_size=size, stacked=(10, 17)))
+    x = backbone.to_input(np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8))
+    by_hand, outputs = x, {}
+    for number, layer in enumerate(load_backbone(BackboneSettings(cut=24)).layers, start=1):
+        by_hand = layer(by_hand)
+        outputs[number] = by_hand.clone()
+    grid = by_hand.shape[-1]
+    expected = []
+    for block in (outputs[10], outputs[17]):
+        expected += [nn.AdaptiveAvgPool2d(grid)(block), nn.AdaptiveMaxPool2d(grid)(block)]
+    expected = torch.cat([*expected, by_hand], 1)
+    torch.testing.assert_close(backbone.layers(x), expected)
+    assert tuple(expected.shape[1:]) == backbone.output_shape == (2 * 128 + 2 * 256 + 512, grid, grid)
+
+
+def test_pooling_where_the_grid_is_half_the_size_is_that_of_whole_windows():
+    features = load_backbone(BackboneSettings(cut=17, input_size=32, grid=2)).layers
+    x = torch.rand(2, 3, 32, 32, generator=torch.manual_seed(0))
+    plain = load_backbone(BackboneSettings(cut=17, input_size=32)).layers(x)
+    expected = torch.cat([nn.functional.avg_pool2d(plain, 2), nn.functional.max_pool2d(plain, 2)], 1)
+    torch.testing.assert_close(features(x), expected)
+
+
+def test_gradients_flow_to_the_input_through_every_stacked_output():
+    backbone = load_backbone(BackboneSettings(cut=24, input_size=32, stacked=(17,)))
+    x = backbone.to_input(np.full((1, 28, 28), 90, np.uint8)).requires_grad_(True)
+    for channels in (slice(0, 256), slice(256, 512), slice(512, 1024)):
+        (gradient,) = torch.autograd.grad(backbone.layers(x)[:, channels].sum(), x)
+        assert gradient.abs().max() > 0
+
+
+def test_a_part_of_the_stacked_layers_is_a_sequence_without_stacking():
+    layers = load_backbone(BackboneSettings(cut=24, input_size=32, stacked=(17,))).layers
+    x = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(layers[17:](layers[:17](x)), layers(x)[:, 512:])
+
+
+def test_double_precision_by_default_changes_nothing():
+    settings = BackboneSettings(cut=24, input_size=32, stacked=(17,))
+    try:
+        torch.set_default_dtype(torch.float64)
+        backbone = load_backbone(settings)
+        assert backbone.output_shape == (1024, 2, 2)
+        model = assemble(backbone, nn.Sequential(nn.Linear(4096, 10, dtype=torch.float32)))
+        assert model(backbone.to_input(np.zeros((1, 28, 28), np.uint8))).dtype == torch.float32
+        assert describe_layers(model, 32)["output"].iloc[-1] == "10"
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_input_is_grey_copied_to_rgb_less_the_mean_of_the_release(backbone):
     x = backbone.to_input(np.full((2, 28, 28), 200, np.uint8))
     assert x.shape == (2, 3, 32, 32)
@@ -95,6 +147,15 @@ def test_backbone_equals_torchvisions_own_model_with_the_same_weights(backbone):
     torch.testing.assert_close(backbone.layers(x), reference(x))
 
 
+def test_layer_table_says_what_is_stacked():
+    backbone = load_backbone(BackboneSettings(cut=24, input_size=32, stacked=(17,)))
+    table = describe_layers(assemble(backbone, nn.Sequential(nn.Linear(4096, 10))), 32)
+    (row,) = table[table["layer"] == "stack"].to_dict("records")
+    assert row["kind"] == "mean and max pooling, stacking of features.16, features.23"
+    assert (row["output"], row["parameters"]) == ("1024×2×2", 0)
+    assert table.iloc[24]["layer"] == "stack"
+
+
 def test_layer_table_names_every_layer_with_its_parameters(backbone):
     head = nn.Sequential(
         nn.Dropout(0.3), nn.Linear(2048, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)
@@ -136,6 +197,11 @@ def test_layer_table_names_every_layer_with_its_parameters(backbone):
         ({"cut": True}, "cut must be an integer"),
         ({"input_size": 31}, "input_size must be an integer from 32 to 1024; got 31"),
         ({"input_size": 64.0}, "input_size must be an integer"),
+        ({"stacked": 17}, "stacked must be a sequence of integers; got 17"),
+        ({"stacked": (16,)}, r"stacked\[0\] must be one of \[5, 10, 17, 24\]; got 16"),
+        ({"stacked": (24,), "cut": 24}, r"stacked\[0\] must be one of \[5, 10, 17\]; got 24"),
+        ({"stacked": (17, 10)}, r"stacked\[1\] must be one of \[24\]; got 10"),
+        ({"grid": -1}, "grid must be an integer from 0 to 224; got -1"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused_with_name_value_and_range(settings, message):

@@ -21,6 +21,7 @@ from book.experiments.vgg.features import (
     DECISION_SECONDS,
     as_stored,
     backbone_features,
+    deeper_features,
     faster_of,
     fastest_precision,
     forward,
@@ -110,6 +111,75 @@ def test_stored_array_holds_the_bits_of_the_tensor_and_is_mapped_not_copied(dtyp
     features = features_module.Features(as_stored(values), np.zeros(4, np.int64), (6, 1, 1), "random")
     assert torch.equal(features.values, values)
     assert features.values.data_ptr() == features.stored.ctypes.data
+
+
+@pytest.fixture(scope="module")
+def stacked():
+    return load_backbone(BackboneSettings(cut=24, input_size=32, stacked=(17,)))
+
+
+def test_one_pass_gives_the_features_of_several_blocks_and_channels_takes_them_apart(stacked, cache):
+    features = kept(stacked)
+    block_4 = features.channels(512, 1024)
+    alone = direct(load_backbone(BackboneSettings(cut=24, input_size=32)))
+    torch.testing.assert_close(block_4.values, alone, rtol=1e-4, atol=1e-3)
+    assert block_4.shape == (512, 2, 2)
+    assert np.shares_memory(block_4.stored, features.stored)
+    both = torch.cat([features.channels(0, 512).values, block_4.values], 1)
+    assert torch.equal(both, features.values)
+    assert len({features.name, block_4.name, features.channels(0, 512).name}) == 3
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (5, 5), (0, 1025)])
+def test_channels_that_do_not_exist_are_refused(stacked, cache, start, stop):
+    with pytest.raises(ValueError, match="stop must be above start and at most 1024"):
+        kept(stacked).channels(start, stop)
+
+
+def test_stacked_features_are_kept_apart_from_others(name_of):
+    settings = [{}, {"stacked": (10,)}, {"stacked": (17,)}, {"grid": 1}]
+    backbones = [load_backbone(BackboneSettings(cut=24, input_size=32, **one)) for one in settings]
+    assert len({name_of(one) for one in backbones}) == 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cut", [30, 31])
+def test_deeper_features_are_those_of_the_whole_pass(stacked, cache, precision, cut):
+    whole = load_backbone(BackboneSettings(cut=cut, input_size=32))
+    deeper = deeper_features(whole, kept(stacked, precision).channels(512, 1024), 24, "test")
+    once = kept(whole, precision)
+    assert deeper.values.dtype == once.values.dtype
+    assert (deeper.shape, deeper.labels.tolist()) == (whole.output_shape, LABELS.tolist())
+    tolerance = {"float32": 1e-3, "bfloat16": 0.25}[precision]
+    torch.testing.assert_close(deeper.values.float(), once.values.float(), rtol=2e-2, atol=tolerance)
+
+
+def test_deeper_features_are_computed_by_any_number_of_workers_and_cached(stacked, cache, tmp_path, monkeypatch):
+    whole = load_backbone(BackboneSettings(cut=31, input_size=32))
+    block_4 = kept(stacked).channels(512, 1024)
+    contents = set()
+    for workers in ("1", "2"):
+        monkeypatch.setattr(storage, "ROOT", tmp_path / workers)
+        monkeypatch.setenv("BOOK_WORKERS", workers)
+        contents.add(deeper_features(whole, block_4, 24, "test").stored.tobytes())
+    monkeypatch.setattr(features_module, "forward", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(features_module, "digest_of", lambda *_, real=features_module.digest_of: real(forward, *_[1:]))
+    contents.add(deeper_features(whole, block_4, 24, "test").stored.tobytes())
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "after", "message"),
+    [
+        ({"stacked": (17,)}, 24, "backbone.settings must be without stacked and grid"),
+        ({}, 31, "after must be an integer from 1 to 30"),
+        ({}, 17, r"features.shape must be \(256, 4, 4\); got \(512, 2, 2\)"),
+    ],
+)
+def test_deeper_features_refuse_what_does_not_fit(stacked, cache, settings, after, message):
+    whole = load_backbone(BackboneSettings(cut=31, input_size=32, **settings))
+    with pytest.raises(ValueError, match=message):
+        deeper_features(whole, kept(stacked).channels(512, 1024), after, "test")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -110,6 +110,7 @@ def notices(monkeypatch):
         ({"learning_rate": "0.1"}, "learning_rate must be a finite number above 0; got '0.1'"),
         ({"weight_decay": -1e-3}, "weight_decay must be a finite number at least 0; got -0.001"),
         ({"weight_decay": True}, "weight_decay must be a finite number at least 0; got True"),
+        ({"mixup": -0.1}, "mixup must be a finite number at least 0; got -0.1"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused_with_name_and_value(changed, message):
@@ -233,6 +234,73 @@ def test_label_smoothing_keeps_the_predicted_probabilities_from_certainty():
         return predict_logits(head, blobs(0)).softmax(1).amax(1).mean()
 
     assert highest(0.5) < 0.7 < 0.8 < highest(0.0)
+
+
+def test_mixup_trains_on_weighted_means_of_pairs_and_of_their_losses(monkeypatch):
+    train = blobs(0, n=16)
+    weight, seen, losses = 0.3, [], []
+    monkeypatch.setattr(heads_module, "_draw_beta", lambda alpha: weight)
+    plain, plain_loss = heads_module._logits, heads_module.cross_entropy
+
+    def watching(head, x):
+        seen.append(x.clone())
+        return plain(head, x)
+
+    def adding(logits, labels, **options):
+        losses.append((plain_loss(logits, labels, **options).item(), labels.tolist()))
+        return plain_loss(logits, labels, **options)
+
+    monkeypatch.setattr(heads_module, "_logits", watching)
+    monkeypatch.setattr(heads_module, "cross_entropy", adding)
+    head = new_head(train.shape, SETTINGS)
+    optimizer, schedule = new_optimizer(head, SETTINGS, 100)
+    torch.manual_seed(0)
+    order = torch.randperm(16)
+    torch.manual_seed(0)
+    loss = train_epoch(head, replace(SETTINGS, mixup=0.4), [train], optimizer, schedule)
+    x, labels = train.values[order], labels_of(train)[order]
+    torch.testing.assert_close(seen[0], weight * x + (1 - weight) * x.roll(1, 0))
+    (first, of_first), (second, of_second) = losses
+    assert (of_first, of_second) == (labels.tolist(), labels.roll(1).tolist())
+    assert loss.item() == pytest.approx(weight * first + (1 - weight) * second, rel=1e-6)
+    assert torch.equal(train.values, blobs(0, n=16).values)
+
+
+def test_weights_of_mixup_follow_the_beta_distribution():
+    torch.manual_seed(0)
+    draws = np.array([heads_module._draw_beta(0.4) for _ in range(2000)])
+    assert draws.mean() == pytest.approx(0.5, abs=0.04)
+    assert draws.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.1)  # Beta(a, a): 1 / (4 (2 a + 1))
+
+
+def test_mixup_keeps_the_predicted_probabilities_from_certainty():
+    def highest(mixup):
+        head, _ = fit(replace(SETTINGS, mixup=mixup, dropout=0.0, channel_dropout=0.0))
+        return predict_logits(head, blobs(0)).softmax(1).amax(1).mean()
+
+    assert highest(1.0) < highest(0.0)
+
+
+def test_without_curves_the_history_is_that_of_the_last_epoch_and_the_head_is_the_same(cache):
+    whole = train_heads({"a": SETTINGS}, [blobs(0)], blobs(1), "test")["a"]
+    last = train_heads({"a": SETTINGS}, [blobs(0)], blobs(1), "test", curves=False)["a"]
+    assert last.history == {name: values[-1:] for name, values in whole.history.items()}
+    assert bits(last.head) == bits(whole.head)
+
+
+def test_training_metrics_are_those_of_as_many_images_as_there_are_for_validation():
+    head, history = fit(validation=blobs(1, n=30))
+    loss, accuracy = evaluate_head(head, blobs(0).first(30))
+    assert (history["train_loss"][-1], history["train_accuracy"][-1]) == pytest.approx((loss, accuracy))
+
+
+def test_a_range_of_channels_is_trained_on_like_its_copy():
+    whole = blobs(0, dtype=torch.bfloat16)
+    part = whole.channels(4, 24)
+    copied = part._replace(stored=part.stored.copy())
+    assert not part.stored.flags.c_contiguous
+    first, second = (fit(replace(SETTINGS, num_epochs=2), [one], one) for one in (part, copied))
+    assert bits(first.head) == bits(second.head)
 
 
 def test_a_step_draws_a_view_for_each_image(monkeypatch):
