@@ -106,27 +106,41 @@ def cells(path: Path) -> list[tuple[int, list[str], str]]:
     return result
 
 
-def listings(path: Path) -> list[tuple[Path, str]]:
-    """The files and the names of functions and classes that a chapter includes as listings."""
+def listings(path: Path) -> list[tuple[Path, dict[str, str]]]:
+    """The files that a chapter includes as listings, and the options of each."""
     text = path.read_text(encoding="utf-8")
     pattern = r"^```\{literalinclude\} (\S+)\n(.*?)^```$"
-    found = []
-    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
-        named = re.search(r"^:pyobject: (\S+)$", match[2], re.MULTILINE)
-        found.append(((path.parent / match[1]).resolve(), named[1] if named else ""))
-    return found
+    return [
+        ((path.parent / match[1]).resolve(), dict(re.findall(r"^:([a-z-]+): ?(.*)$", match[2], re.MULTILINE)))
+        for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL)
+    ]
 
 
-def listed_lines(path: Path, name: str) -> list[tuple[int, str]]:
-    """Numbered lines of a function, class or method of a file; of the whole file without a name."""
+def listed_lines(path: Path, options: dict[str, str]) -> list[tuple[int, str]]:
+    """Numbered lines of a file that Sphinx lists with these options."""
     text = path.read_text(encoding="utf-8")
-    node, lines = ast.parse(text), text.splitlines()
-    if not name:
-        return list(enumerate(lines, start=1))
-    for part in name.split("."):
-        node = next(child for child in node.body if getattr(child, "name", None) == part)
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return [(number, lines[number - 1]) for number in range(first, node.end_lineno + 1)]
+    lines = list(enumerate(text.splitlines(), start=1))
+    if "pyobject" in options:
+        node = ast.parse(text)
+        for part in options["pyobject"].split("."):
+            node = next(child for child in node.body if getattr(child, "name", None) == part)
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        lines = lines[first - 1 : node.end_lineno]
+    if "start-at" in options:
+        quoted = unquoted(options["start-at"])
+        lines = lines[next(i for i, (_, line) in enumerate(lines) if quoted in line) :]
+    if "end-before" in options:
+        quoted = unquoted(options["end-before"])
+        lines = lines[: next(i for i, (_, line) in enumerate(lines) if i and quoted in line)]
+    unknown = set(options) - {"pyobject", "start-at", "end-before", "dedent", "caption", "name", "lineno-match"}
+    assert not unknown, f"{path.name}: the test does not know the option {unknown} of a listing"
+    dedent = int(options.get("dedent") or 0)
+    return [(number, line[dedent:]) for number, line in lines]
+
+
+def unquoted(option: str) -> str:
+    """An option's text: YAML takes off quotation marks, and they keep spaces at its ends."""
+    return option[1:-1] if option[:1] == option[-1:] == '"' else option
 
 
 def wide_lines(path: Path) -> list[str]:
@@ -137,7 +151,7 @@ def wide_lines(path: Path) -> list[str]:
         for i, line in enumerate(code.splitlines())
     ]
     numbered += [
-        (source, number, line) for source, name in listings(path) for number, line in listed_lines(source, name)
+        (source, number, line) for source, options in listings(path) for number, line in listed_lines(source, options)
     ]
     return [
         f"{source.relative_to(ROOT)}:{number}: {len(line)} characters"
@@ -174,11 +188,11 @@ def test_a_wide_line_is_found_in_a_cell_and_in_a_listing_but_not_where_nothing_i
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     wide = "x = 1  # " + 80 * "x"
     (tmp_path / "module.py").write_text(f"{wide}\n\n\n@cache\ndef f():\n    {wide}\n\n\ndef g():\n    pass\n")
-    listing = "```{literalinclude} module.py\n:pyobject: %s\n```\n"
+    listing = "```{literalinclude} module.py\n%s\n```\n"
     chapter = tmp_path / "chapter.md"
     shown = f"```{{code-cell}} ipython3\n---\ntags: [hide-input]\n---\n{wide}\n```\n"
     hidden = f"```{{code-cell}} ipython3\n:tags: [remove-cell]\n\n{wide}\n```\n"
-    chapter.write_text(shown + hidden + listing % "f" + listing % "g")
+    chapter.write_text(shown + hidden + listing % ":pyobject: f" + listing % ":start-at: def g")
     assert wide_lines(chapter) == ["chapter.md:5: 89 characters", "module.py:6: 93 characters"]
 
 
