@@ -9,6 +9,7 @@ from small_vgg import CLASS, CONVOLUTIONS, FILTER, hooks_of
 from torch import nn
 
 from book.constraints import read_front_matter
+from book.experiments.vgg.backbone import StackedLayers, assemble
 from book.experiments.views.hooks import (
     Target,
     activations,
@@ -114,3 +115,17 @@ def test_the_chapters_table_allows_exactly_the_filters_of_vgg16(pretrained):
     filters = {str(layer): probe.features[layer].out_channels for layer in convolutions(probe)}
     assert table["cnn_layer"]["choices"] == list(convolutions(probe))
     assert table["filter_pos"]["below"] == {"by": "cnn_layer", "values": filters}
+
+
+def test_the_logit_of_a_class_counts_all_stacked_layers(probe, inputs):
+    features = StackedLayers(copy.deepcopy(probe.features)[:24], stacked=(17,))
+    width = features(inputs[:1]).flatten(1).shape[1]
+    model = assemble(_Layers(features), nn.Linear(width, 10).requires_grad_(False)).eval()
+    found = activations(model, inputs, [CLASS, FILTER, CLASS, Target(0, 2)])
+    expected = model(inputs)[[0, 2], [3, 3]]
+    torch.testing.assert_close(found[[0, 2]], expected, rtol=1e-4, atol=1e-3)
+
+
+class _Layers:
+    def __init__(self, layers):
+        self.layers = layers

@@ -1,11 +1,15 @@
 """Cascading randomisation, deletion and insertion, and measures of similarity of maps."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr, ttest_1samp
 from torch import nn
 
+from book.experiments.vgg.backbone import assemble
+from book.experiments.vgg.heads import HeadSettings, new_head
+from book.experiments.views.figures import randomisation_diagram
 from book.experiments.views.sanity_checks import (
     cascading_randomisation,
     deletion_and_insertion,
@@ -153,3 +157,26 @@ def test_a_constant_map_correlates_with_nothing_and_equals_itself():
     zeros = np.zeros((2, 3, 3))
     assert rank_correlation(zeros, np.random.default_rng(0).random((2, 3, 3))).tolist() == [0, 0]
     assert structural_similarity(zeros, zeros).tolist() == [1, 1]
+
+
+def test_normalisation_of_a_random_head_does_nothing(backbone):
+    head = new_head(backbone.output_shape, HeadSettings(bottleneck=8, hidden=(16,)))
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean += 1
+            module.weight.data *= 2
+    model = assemble(backbone, head.requires_grad_(False).eval())
+    (_, _), (_, randomised), *_ = cascading_randomisation(model, 0)
+    norms = [one for one in randomised.classifier.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert len(norms) == 2
+    for norm in norms:
+        assert (norm.running_mean == 0).all() and (norm.weight == 1).all()
+
+
+def test_the_diagram_names_every_part_and_has_a_random_one_more_a_stage():
+    stages = ["trained", "head", "+ conv2", "+ conv1"]
+    figure = randomisation_diagram(stages)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("random") == 1 + 2 + 3
+    assert [texts.count(part) for part in ("conv1", "conv2")] == [3, 2]
+    plt.close(figure)
