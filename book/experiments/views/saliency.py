@@ -106,8 +106,8 @@ def gradient_check(
     seed : int
         Of the directions.
     step : float
-        Change of every pixel. With a larger one more ReLUs and max poolings
-        are tipped on the way, with a smaller one rounding counts.
+        Change of every pixel. With a larger one more ReLUs and pooled maxima
+        switch on the way, with a smaller one rounding counts.
 
     Returns
     -------
