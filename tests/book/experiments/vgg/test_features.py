@@ -554,7 +554,7 @@ def test_with_a_gpu_layers_and_images_are_moved_to_it_and_no_worker_is_started(
         patched.setattr(features_module, "Parallel", lambda **_: pytest.fail("a worker was started"))
         features = kept(backbone, "bfloat16")
     assert counted["devices"] == {"cuda"}
-    assert [kind for kind, _ in moved].count(nn.Sequential) == NUM_BLOCKS // 2 + 1  # blocks of ten in bfloat16
+    assert [kind for kind, _ in moved].count(StackedLayers) == NUM_BLOCKS // 2 + 1  # blocks of ten in bfloat16
     assert sum(shape[0] for kind, shape in moved if kind is torch.Tensor) == len(IMAGES)
     assert features.values.device.type == "cpu"
     assert (features.values.dtype, features.values.shape) == (torch.bfloat16, (len(IMAGES), WIDTH))
