@@ -211,7 +211,10 @@ def test_whatever_ends_the_pipeline_ends_the_kernel_and_its_workers_and_leaves_t
         process.wait(timeout=120)
     finally:
         process.kill()
-    assert not psutil.wait_procs(descendants, timeout=3)[1], "the kernel or a process that it started goes on"
+    _, alive = psutil.wait_procs(descendants, timeout=3)
+    # A container's first process may not collect what has ended.
+    running = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not running, "the kernel or a process that it started goes on"
     error = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in error

@@ -24,7 +24,10 @@ def test_the_workflow_tests_builds_publishes_and_releases():
         assert WORKFLOW["jobs"][job]["needs"] == ["test", "build"]
         assert condition in WORKFLOW["jobs"][job]["if"]
     uploads = [step["with"]["path"] for step in STEPS["build"] if "upload" in step.get("uses", "")]
-    assert uploads == ["_build/full/report.pdf", "_build/full/html"]
+    assert [path.split() for path in uploads] == [
+        ["_build/full/report.pdf", "_build/full/book.pdf"],
+        ["_build/full/html"],
+    ]
 
 
 def test_the_workflow_calls_the_commands_of_the_readme():
