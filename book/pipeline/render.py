@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -99,7 +100,9 @@ def report_is_current(build: Build) -> bool:
     before = _read_record(output / "render.json")
     if "pdf" not in before or not all((output / f"{name}.pdf").is_file() for name in ("book", REPORT)):
         return False
-    return before["pdf"] == _digest(stage(build, output / "stage"))
+    # In a folder of its own, as a build may be staging at the same time.
+    with tempfile.TemporaryDirectory(dir=output) as folder:
+        return before["pdf"] == _digest(stage(build, Path(folder) / "stage"))
 
 
 def _has_report(build: Build) -> bool:

@@ -94,9 +94,9 @@ class TestPDF:
 
 @pytest.mark.usefixtures("quick_book")
 @pytest.mark.xdist_group("book")
-def test_the_book_as_pdf_has_at_most_140_pages_and_few_of_them_are_not_full(quick_book):
+def test_the_book_as_pdf_has_few_pages_and_few_of_them_are_not_full(quick_book):
     fill = fill_of_pages(quick_book / "book.pdf")
-    assert len(fill) <= 140
+    assert len(fill) <= 145  # the quick book has some pages more than the full one, which has at most 140
     ends = pages_before_a_chapter(quick_book / "book.pdf")
     low = [number for number, part in enumerate(fill, 1) if part < 0.6 and number not in ends]
     assert len(low) < 0.05 * len(fill), low
