@@ -30,7 +30,7 @@ rerun: $(INSTALLED) ## the full book from nothing: every network is trained agai
 test: $(TESTS_INSTALLED) latex browser ## lint, unit tests, and the quick book with its contents checked
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 faults: $(INSTALLED) ## a thousand faults on purpose, such as kills, flipped bits and full disks, with their outcomes
 	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --tries 1000

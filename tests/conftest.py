@@ -11,6 +11,21 @@ from small_project import ROOT, make_project
 from book.__main__ import main
 from book.files import locked
 
+# The longest groups, in an order in which no process waits long for another: the quick book is built while other
+# processes do what does not need it; what does need it comes before the many short tests.
+FIRST = ("quick book", "rendered", "words", "pipeline", "faults", "pages", "report")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long tests first, so that the processes end at about the same time; see the option in the Makefile."""
+
+    def place(item: pytest.Item) -> int:
+        marker = item.get_closest_marker("xdist_group")
+        group = marker.args[0] if marker else item.path.parent.name
+        return FIRST.index(group) if group in FIRST else len(FIRST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

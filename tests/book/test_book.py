@@ -19,7 +19,7 @@ EXECUTABLE = [chapter.name for chapter in PROJECT.executable]
 PASTED = re.compile(r"\{glue:\w*\}(?:`|[ \t]+)(?P<key>[^`:\s]+)")
 
 
-pytestmark = [pytest.mark.usefixtures("quick_book"), pytest.mark.xdist_group("book")]
+pytestmark = [pytest.mark.usefixtures("quick_book"), pytest.mark.xdist_group("quick book")]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.pipeline import programs
 
-pytestmark = pytest.mark.xdist_group("book")
+pytestmark = pytest.mark.xdist_group("pages")
 # Milliseconds until a page counts as stuck, on a machine that has other things to do as well.
 PATIENCE = 300_000
 # And until the theme's script has followed the reader's choice.

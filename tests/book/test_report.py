@@ -48,7 +48,7 @@ def test_the_report_types_no_result():
 
 
 @pytest.mark.usefixtures("quick_book")
-@pytest.mark.xdist_group("book")
+@pytest.mark.xdist_group("report")
 class TestPDF:
     @pytest.fixture(scope="class")
     def report(self, quick_book):
@@ -93,7 +93,7 @@ class TestPDF:
 
 
 @pytest.mark.usefixtures("quick_book")
-@pytest.mark.xdist_group("book")
+@pytest.mark.xdist_group("report")
 def test_the_book_as_pdf_has_few_pages_and_few_of_them_are_not_full(quick_book):
     fill = fill_of_pages(quick_book / "book.pdf")
     assert len(fill) <= 145  # the quick book has some pages more than the full one, which has at most 140

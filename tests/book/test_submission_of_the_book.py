@@ -13,7 +13,7 @@ from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.submission import make_submission
 
-pytestmark = [pytest.mark.usefixtures("quick_book"), pytest.mark.xdist_group("book")]
+pytestmark = [pytest.mark.usefixtures("quick_book"), pytest.mark.xdist_group("report")]
 
 LOAD_ALL = """
 import sys
