@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("pages")
 PATIENCE = 300_000
 # And until the theme's script has followed the reader's choice.
 THEME_CHANGE = 300
-SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
+SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 THEMES = ("light", "dark")
 
 # Waits for the typesetting, opens what is folded, and lists what is not as it should be.
@@ -46,6 +46,10 @@ LOOK = r"""async () => {
     };
 }"""
 OVERFLOW = "() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - window.innerWidth"
+SCROLLING = """() =>
+    [...document.querySelectorAll("pre, div.math, div.pst-scrollable-table-container, div.cell_output")]
+        .filter(element => element.scrollWidth > element.clientWidth + 1)
+        .map(element => element.textContent.trim().slice(0, 80))"""
 # Text of the same colours, size and weight on the same grounds has the same contrast: marks the first of each look, so
 # that axe does not compute it for ten thousand words of code.
 MARK_LOOKS = """() => {
@@ -86,6 +90,7 @@ class Visit:
     broken_formulas: list[str] = field(default_factory=list)
     broken_images: list[str] = field(default_factory=list)
     overflow: int = 0
+    scrolling: list[str] = field(default_factory=list)
     looks: int = 0
     barriers: list[str] = field(default_factory=list)
     grounds: dict[str, str] = field(default_factory=dict)
@@ -123,6 +128,7 @@ def visit(browser: Browser, path: Path, size: str) -> Visit:
     for name, value in page.evaluate(LOOK).items():
         setattr(seen, name, value)
     seen.overflow = page.evaluate(OVERFLOW)
+    seen.scrolling = page.evaluate(SCROLLING)
     seen.barriers += barriers(page, None, STRUCTURE)
     for theme in THEMES:
         page.emulate_media(color_scheme=theme)
@@ -174,6 +180,10 @@ def test_no_page_is_wider_than_its_window(visits):
     assert {seen.name: seen.overflow for seen in visits if seen.overflow > 0} == {}
 
 
+def test_no_code_output_formula_or_table_scrolls_sideways_on_a_desktop(visits):
+    assert {seen.name: seen.scrolling for seen in visits if seen.size == "desktop" and seen.scrolling} == {}
+
+
 def test_a_page_follows_the_readers_choice_of_light_or_dark(visits):
     for seen in visits:
         light, dark = (sum(map(int, seen.grounds[theme][4:-1].split(","))) for theme in THEMES)
@@ -210,12 +220,13 @@ def test_what_is_wrong_with_a_page_is_seen(tmp_path, browser):
         "<!DOCTYPE html><title>Wrong</title><body style='background: white'>"
         "<p style='color: #bbb'>Pale \\(x\\)</p> <span class='math'>x</span>"
         "<img src='missing.png'><script src='https://example.org/x.js'></script><script>nonsense(</script>"
-        "<div style='width: 3000px'>Wide</div>"
+        "<div style='width: 3000px'>Wide</div><pre style='width: 100px; overflow: auto'>A long line of code</pre>"
     )
     seen = visit(browser, page, "desktop")
     assert seen.broken_formulas == ["Pale \\(x\\)", "x"]
     assert len(seen.broken_images) == 1
     assert seen.overflow > 1000
+    assert seen.scrolling == ["A long line of code"]
     assert "https://example.org/x.js" in seen.requests
     assert {complaint.partition(":")[0] for complaint in seen.complaints} >= {"failed"}
     assert any("Unexpected" in complaint or "missing" in complaint for complaint in seen.complaints)
