@@ -65,6 +65,20 @@ def cost_of(record: dict[str, Any]) -> Cost:
     )
 
 
+def _total(costs: list[dict[str, Any]]) -> Cost:
+    """Sum up what several runs recorded; a step that more than one of them computed or found counts once."""
+    steps = [step for cost in costs for step in cost["steps"]]
+    computed = {step["folder"] for step in steps if not step["found"]}
+    found = {step["folder"]: step for step in steps if step["found"] and step["folder"] not in computed}.values()
+    found_cpu_seconds = sum(step["cpu_seconds"] for step in found)
+    return Cost(
+        cpu_seconds=sum(cost["cpu_seconds"] for cost in costs) + found_cpu_seconds,
+        wall_seconds=sum(cost["wall_seconds"] for cost in costs) + sum(step["wall_seconds"] for step in found),
+        found_cpu_seconds=found_cpu_seconds,
+        peak_mib=max((cost["peak_mib"] for cost in costs), default=0),
+    )
+
+
 def box(build: Build, chapter: Chapter, executed: dict[str, NotebookNode], sources: list[str]) -> str:
     """Write the box that says how a page was made.
 
@@ -161,11 +175,7 @@ def run_times(build: Build, executed: dict[str, NotebookNode]) -> str:
         (f"{{doc}}`/{project.chapter(name).docname}`", made[name]["date"], *_cost_row(cost))
         for name, cost in costs.items()
     ]
-    total = Cost(
-        *(sum(getattr(cost, name) for cost in costs.values()) for name in ("cpu_seconds", "wall_seconds")),
-        sum(cost.found_cpu_seconds for cost in costs.values()),
-        max((cost.peak_mib for cost in costs.values()), default=0),
-    )
+    total = _total([run["cost"] for run in made.values()])
     everywhere = list(made)
     machines = _by_value({name: _machine(run["environment"]) for name, run in made.items()})
     packages = {name: run["environment"]["packages"] for name, run in made.items()}
@@ -177,7 +187,7 @@ def run_times(build: Build, executed: dict[str, NotebookNode]) -> str:
     return "\n\n".join(
         [
             f"What the numbers of the {build.profile} profile cost. Steps that a run found in the cache count with "
-            "what they took when they were computed.",
+            "what they took when they were computed; the last row counts each step once.",
             _table(head, [*times, ("all", "", *_cost_row(total))], "llrrrr"),
             "They ran on:",
             _table(
