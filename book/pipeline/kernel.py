@@ -59,6 +59,16 @@ _COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
 SOURCE_DATE_EPOCH = "1700000000"
 # Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes the semaphores
 # of those that end by it, so it gets a moment before SIGKILL; on a machine with much else to do that may be too short.
+# How warnings begin that tell of the machine and not of a result.
+IGNORED_WARNINGS = (
+    # joblib's folder is removed with the kernel, maybe before its tracker looks for what is left in it.
+    "resource_tracker",
+    # joblib replaces a worker that has grown, as all do that read features mapped from a file.
+    "A worker stopped while some jobs were given to the executor",
+    # Placing a legend took a second, as on a busy machine.
+    'Creating legend with loc="best"',
+)
+
 _WATCHDOG = """
 import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -175,9 +185,7 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JOBLIB_TEMP_FOLDER": str(folder / "joblib"),
-        # The first: that folder is removed with the kernel, maybe before joblib's tracker looks for what is left in it.
-        # The second: Matplotlib says so when placing a legend takes it a second, as on a busy machine.
-        "PYTHONWARNINGS": 'ignore:resource_tracker:UserWarning,ignore:Creating legend with loc="best":UserWarning',
+        "PYTHONWARNINGS": ",".join(f"ignore:{start}:UserWarning" for start in IGNORED_WARNINGS),
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
     }, complaints
 
