@@ -57,8 +57,6 @@ _COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
 # has the same bytes.
 SOURCE_DATE_EPOCH = "1700000000"
-# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes the semaphores
-# of those that end by it, so it gets a moment before SIGKILL; on a machine with much else to do that may be too short.
 # How warnings begin that tell of the machine and not of a result.
 IGNORED_WARNINGS = (
     # joblib's folder is removed with the kernel, maybe before its tracker looks for what is left in it.
@@ -69,6 +67,8 @@ IGNORED_WARNINGS = (
     'Creating legend with loc="best"',
 )
 
+# Ends the group of the kernel and what left it. Joblib's resource tracker ignores SIGTERM, and deletes the semaphores
+# of those that end by it, so it gets a moment before SIGKILL; on a machine with much else to do that may be too short.
 _WATCHDOG = """
 import glob, os, shutil, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -32,18 +32,18 @@ RENDERERS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a chapter's numbers cost, those of the steps included that its run found in the cache.
+    """What the numbers of one or more runs cost, those of the steps included that the runs found in the cache.
 
     Attributes
     ----------
     cpu_seconds : float
-        Processor seconds, of the run and of the steps found.
+        Processor seconds, of the runs and of the steps found.
     wall_seconds : float
-        Seconds by the clock, of the run and of the steps found.
+        Seconds by the clock, of the runs and of the steps found.
     found_cpu_seconds : float
         Processor seconds of the steps found, as recorded when they were computed.
     peak_mib : float
-        The largest memory of the run, in MiB.
+        The largest memory of a run, in MiB.
     """
 
     cpu_seconds: float
@@ -52,21 +52,9 @@ class Cost:
     peak_mib: float
 
 
-def cost_of(record: dict[str, Any]) -> Cost:
-    """Sum up the cost that a run recorded."""
-    cost = record["cost"]
-    found = [step for step in cost["steps"] if step["found"]]
-    found_cpu_seconds = sum(step["cpu_seconds"] for step in found)
-    return Cost(
-        cpu_seconds=cost["cpu_seconds"] + found_cpu_seconds,
-        wall_seconds=cost["wall_seconds"] + sum(step["wall_seconds"] for step in found),
-        found_cpu_seconds=found_cpu_seconds,
-        peak_mib=cost["peak_mib"],
-    )
-
-
-def _total(costs: list[dict[str, Any]]) -> Cost:
-    """Sum up what several runs recorded; a step that more than one of them computed or found counts once."""
+def cost_of(*records: dict[str, Any]) -> Cost:
+    """Sum up the costs that runs recorded; a step that several of them computed or found counts once."""
+    costs = [record["cost"] for record in records]
     steps = [step for cost in costs for step in cost["steps"]]
     computed = {step["folder"] for step in steps if not step["found"]}
     found = {step["folder"]: step for step in steps if step["found"] and step["folder"] not in computed}.values()
@@ -170,12 +158,11 @@ def run_times(build: Build, executed: dict[str, NotebookNode]) -> str:
     """
     project = build.project
     made = {name: notebook.metadata["book"] for name, notebook in executed.items()}
-    costs = {name: cost_of(run) for name, run in made.items()}
     times = [
-        (f"{{doc}}`/{project.chapter(name).docname}`", made[name]["date"], *_cost_row(cost))
-        for name, cost in costs.items()
+        (f"{{doc}}`/{project.chapter(name).docname}`", made[name]["date"], *_cost_row(cost_of(run)))
+        for name, run in made.items()
     ]
-    total = _total([run["cost"] for run in made.values()])
+    total = cost_of(*made.values())
     everywhere = list(made)
     machines = _by_value({name: _machine(run["environment"]) for name, run in made.items()})
     packages = {name: run["environment"]["packages"] for name, run in made.items()}
