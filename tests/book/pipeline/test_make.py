@@ -97,3 +97,10 @@ def test_the_name_of_a_submission_runs_nothing(tmp_path, name):
         (tmp_path / file).touch()
     subprocess.run(["make", "submission", f"NAME={name}"], cwd=tmp_path, check=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all the tests")
+@pytest.mark.xdist_group("group")
+def test_xdist_sees_the_group_of_a_test(request):
+    """Some pairs of versions lose it without a word, and tests that share a folder then run in two processes."""
+    assert request.node.nodeid.endswith("@group")
