@@ -1,16 +1,16 @@
 """Training runs of convolutional and dense networks on the same images, in parallel and cached."""
 
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 import data.fashion_mnist
 import mlp_core.losses
@@ -20,12 +20,15 @@ from book.experiments.cnn import layers, network
 from book.experiments.cnn.network import Network, small_network, train
 from book.experiments.page.execution import one_thread, parallel
 from book.experiments.page.progress import Progress, reported
-from book.experiments.page.storage import cached, memory_mapped
+from book.experiments.page.steps import finish_steps
+from book.experiments.page.storage import CachedStep, measured, memory_mapped
 from book.sources import digest_of
 from data import Split, scale_to_unit
 from mlp_core import NeuralNetwork
 
 Array = np.ndarray
+ARRAYS = "arrays.npz"
+RECORD = "record.json"
 
 
 class Images(NamedTuple):
@@ -149,17 +152,25 @@ def train_runs(
         Under the names given.
     """
     parts = {id(images): images for images, _ in runs.values()}
-    mapped = {key: Images(**memory_mapped("images", images._asdict())) for key, images in parts.items()}
+    mapped = {key: memory_mapped("images", images._asdict()).values() for key, images in parts.items()}
     hashes = {key: joblib.hash(tuple(images)) for key, images in parts.items()}
+    steps = {name: _step(hashes[id(images)], dict(one)) for name, (images, one) in runs.items()}
+
+    def tasks_of(names):
+        asked = {name: runs[name] for name in names}
+        return {
+            name: delayed(_train_one)(dict(one), progress, *mapped[id(images)]) for name, (images, one) in asked.items()
+        }
+
+    def found(name):
+        progress.advance(runs[name][1]["num_epochs"], "from the cache")
+
     with reported(task, sum(one["num_epochs"] for _, one in runs.values())) as progress, parallel():
-        found = Parallel()(
-            delayed(_train_or_load)(mapped[id(images)], hashes[id(images)], dict(one), progress)
-            for images, one in runs.values()
-        )
-    return dict(zip(runs, found, strict=True))
+        finish_steps(steps, tasks_of, found)
+    return {name: _load(step.folder) for name, step in steps.items()}
 
 
-def _train_or_load(images: Images, images_hash: str, hyperparameters: dict[str, Any], progress: Progress) -> Run:
+def _step(images_hash: str, hyperparameters: dict[str, Any]) -> CachedStep:
     is_dense = "layer_sizes" in hyperparameters
     code = (mlp_core.network, layers) if is_dense else (layers, network)
     depends_on = {
@@ -168,12 +179,18 @@ def _train_or_load(images: Images, images_hash: str, hyperparameters: dict[str, 
         "code": digest_of(_train, _train_dense, _train_convolutional, mlp_core.losses, data.fashion_mnist, *code),
         "versions": [np.__version__],
     }
-    kind = "dense-run" if is_dense else "convolutional-run"
-    return _load(cached(kind, depends_on, partial(_train, images, hyperparameters, progress)))
+    return CachedStep("dense-run" if is_dense else "convolutional-run", depends_on)
 
 
-def _train(images: Images, hyperparameters: dict[str, Any], progress: Progress, folder: Path) -> None:
-    """Train one network, and write its record and the arrays of its best epoch into ``folder``."""
+def _train_one(hyperparameters: dict[str, Any], progress: Progress, *arrays: Array):
+    """Train one network, in whatever process this is; returns its files and the cost."""
+    with measured() as cost:
+        files = _train(Images(*arrays), hyperparameters, progress)
+    return files, cost
+
+
+def _train(images: Images, hyperparameters: dict[str, Any], progress: Progress) -> dict[str, bytes]:
+    """Train one network; returns the content of two files, its record and the arrays of its best epoch."""
     accuracies, best = [], {}
 
     def on_epoch_end(accuracy: float, parameters: Sequence[Array], predict_test) -> None:
@@ -191,9 +208,10 @@ def _train(images: Images, hyperparameters: dict[str, Any], progress: Progress, 
         )
     cpu_seconds = time.process_time() - start
     arrays = {f"parameter_{number}": array for number, array in enumerate(best["parameters"])}
-    np.savez(folder / "arrays.npz", predictions=best["predictions"].astype(np.uint8), **arrays)
+    content = io.BytesIO()
+    np.savez(content, predictions=best["predictions"].astype(np.uint8), **arrays)
     record = {"validation_accuracy": accuracies, "best_epoch": best["epoch"], "cpu_seconds": cpu_seconds}
-    (folder / "record.json").write_text(json.dumps(record))
+    return {ARRAYS: content.getvalue(), RECORD: json.dumps(record).encode()}
 
 
 def _train_convolutional(images: Images, hyperparameters: dict[str, Any], on_epoch_end) -> None:
@@ -226,7 +244,7 @@ def _train_dense(images: Images, hyperparameters: dict[str, Any], on_epoch_end) 
 
 
 def _load(folder: Path) -> Run:
-    record = json.loads((folder / "record.json").read_text())
-    with np.load(folder / "arrays.npz") as arrays:
+    record = json.loads((folder / RECORD).read_text())
+    with np.load(folder / ARRAYS) as arrays:
         parameters = [arrays[f"parameter_{number}"] for number in range(len(arrays) - 1)]
         return Run(**record, predictions=arrays["predictions"], parameters=parameters)

@@ -2,12 +2,11 @@
 
 import importlib
 import json
-import math
 import pkgutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,8 +18,9 @@ import sklearn
 import mlp_core
 from book.experiments.checks import check_integer
 from book.experiments.mlp.samples import LabelledSamples
-from book.experiments.page.execution import is_lost_work, one_thread
+from book.experiments.page.execution import one_thread
 from book.experiments.page.progress import Progress, reported
+from book.experiments.page.steps import finish_steps
 from book.experiments.page.storage import CachedStep, measured, memory_mapped
 from book.files import write_atomically
 from book.sources import digest_of
@@ -35,9 +35,6 @@ from mlp_core import (
 
 SAFETY_INTERVAL = 10
 """Epochs between the checkpoints from which an interrupted training run is resumed."""
-
-ATTEMPTS = 3
-"""How often the runs are sent to a cluster that loses workers."""
 
 RESULT = "result.json"
 OWNER = ".owner"
@@ -104,12 +101,6 @@ def saved_epochs(num_epochs: int, checkpoint_epochs: Sequence[int]) -> list[int]
     return sorted(epoch for epoch in wanted if epoch <= num_epochs)
 
 
-def last_checkpoint(folder: Path, before: float = math.inf) -> int:
-    """Epoch of the last checkpoint of a NumPy network in ``folder`` before an epoch; 0 if there is none."""
-    epochs = (int(path.name.split("_")[0]) for path in folder.glob("*_state.npz"))
-    return max((epoch for epoch in epochs if epoch < before), default=0)
-
-
 def check_converged(runs: Mapping[str, TrainingRun]) -> None:
     """Raise ValueError that names each run that diverged, where all of them are needed to the end."""
     diverged = [f"{name} in epoch {run.diverged_epoch}" for name, run in runs.items() if run.diverged_epoch]
@@ -173,75 +164,42 @@ def cached_runs(
         name: CachedStep(f"{kind}-{one['activation']}", depends_on | {"hyperparameters": dict(one)})
         for name, one in hyperparameters.items()
     }
-    with ExitStack() as stack:
-        # Always in the same order: two processes that want the same folders then never wait for each other.
-        for step in sorted({step.folder: step for step in steps.values()}.values(), key=lambda step: step.folder):
-            stack.enter_context(step.locked())
-        progress = stack.enter_context(reported(task, sum(one["num_epochs"] for one in hyperparameters.values())))
-        missing = {}
-        for name, step in steps.items():
-            if step.is_finished():
-                progress.advance(hyperparameters[name]["num_epochs"], "from the cache")
-            else:
-                missing[step.folder] = name
-        if missing:
-            _train_missing(
-                train,
-                [(name, steps[name]) for name in missing.values()],
-                hyperparameters,
-                samples,
-                checkpoint_epochs,
-                progress,
-            )
+
+    def tasks_of(names):
+        owner = uuid.uuid4().hex
+        arrays = memory_mapped("samples", samples._asdict()).values()
+        for name in names:
+            write_atomically(steps[name].folder / OWNER, owner)
         return {
-            name: TrainingRun(**json.loads((step.folder / RESULT).read_text()), folder=step.folder)
-            for name, step in steps.items()
+            name: joblib.delayed(_train_one)(
+                *(train, dict(hyperparameters[name]), *arrays, list(checkpoint_epochs)),
+                *(steps[name].folder, owner, progress),
+            )
+            for name in names
         }
 
+    def found(name):
+        progress.advance(hyperparameters[name]["num_epochs"], "from the cache")
 
-class _Outcome(NamedTuple):
-    name: str
-    cost: dict[str, Any]
-    files: dict[str, bytes]
-
-
-def _train_missing(train, missing, hyperparameters, samples, checkpoint_epochs, progress):
-    owner = uuid.uuid4().hex
-    arrays = memory_mapped("samples", samples._asdict()).values()
-    steps = dict(missing)
-    for step in steps.values():
-        write_atomically(step.folder / OWNER, owner)
-    for attempts_left in reversed(range(ATTEMPTS)):
-        tasks = [
-            joblib.delayed(_train_one)(
-                train, name, dict(hyperparameters[name]), *arrays, list(checkpoint_epochs), step.folder, owner, progress
-            )
-            for name, step in steps.items()
-        ]
-        try:
-            # Each run is sealed as soon as it ends, so that an interrupt of the others costs nothing of it.
-            for outcome in joblib.Parallel(return_as="generator_unordered")(tasks):
-                step = steps.pop(outcome.name)
-                for file, content in outcome.files.items():
-                    write_atomically(step.folder / file, content)
-                step.finish(outcome.cost)
-            return
-        except Exception as error:
-            if not attempts_left or not is_lost_work(error):
-                raise
+    with reported(task, sum(one["num_epochs"] for one in hyperparameters.values())) as progress:
+        finish_steps(steps, tasks_of, found)
+    return {
+        name: TrainingRun(**json.loads((step.folder / RESULT).read_text()), folder=step.folder)
+        for name, step in steps.items()
+    }
 
 
 def _train_one(
-    train, name, hyperparameters, X, y, X_validation, y_validation, checkpoint_epochs, folder, owner, progress: Progress
-) -> _Outcome:
-    """Do one training run, in whatever process this is."""
+    train, hyperparameters, X, y, X_validation, y_validation, checkpoint_epochs, folder, owner, progress: Progress
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Do a training run, in whatever process this is; returns the files that the sender does not see, and the cost."""
     # Plain views: indexing a memory map is slow.
     samples = LabelledSamples(*map(np.asarray, (X, y, X_validation, y_validation)))
     with one_thread(), measured() as cost, _workplace(folder, owner) as place:
         history, diverged_epoch = train(hyperparameters, samples, checkpoint_epochs, place, progress)
         write_atomically(place / RESULT, json.dumps({"history": history, "diverged_epoch": diverged_epoch}))
         files = {} if place == folder else {path.name: path.read_bytes() for path in place.iterdir()}
-    return _Outcome(name, cost, files)
+    return files, cost
 
 
 @contextmanager

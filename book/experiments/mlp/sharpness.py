@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from book.experiments.checks import check_integer, check_number
 from book.experiments.mlp.samples import LabelledSamples
 from book.experiments.mlp.torch_mlp import as_torch
-from book.experiments.page.execution import one_thread
+from book.experiments.page.execution import as_completed, one_thread
 from book.experiments.page.progress import reported
 from book.experiments.page.storage import memory_mapped
 from mlp_core import DivergenceError, NeuralNetwork
@@ -163,16 +163,16 @@ def sharpness_of_runs(
         Under the names given.
     """
     arrays = memory_mapped("samples", samples._asdict())
-    tasks = [
-        joblib.delayed(sharpness_of_run)(dict(one), arrays["X"], arrays["y"], **settings)
-        for one in hyperparameters.values()
-    ]
-    measured = []
+    tasks = {
+        name: joblib.delayed(sharpness_of_run)(dict(one), arrays["X"], arrays["y"], **settings)
+        for name, one in hyperparameters.items()
+    }
+    measured = {}
     with reported(task, len(tasks)) as progress:
-        for one in joblib.Parallel(return_as="generator")(tasks):
+        for name, one in as_completed(tasks):
             progress.advance()
-            measured.append(one)
-    return dict(zip(hyperparameters, measured, strict=True))
+            measured[name] = one
+    return {name: measured[name] for name in hyperparameters}
 
 
 def sharpness_of_run(

@@ -24,9 +24,10 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import joblib
 from threadpoolctl import threadpool_limits
@@ -36,6 +37,9 @@ DEVICES = ("auto", "cpu", "cuda")
 SHIPPED_PACKAGES = ("book", "data", "mlp_core")
 WATCH_SECONDS = 0.5
 """How often a worker looks whether the process that started it still runs."""
+
+ATTEMPTS = 3
+"""How often tasks are sent to a cluster that loses workers."""
 
 
 def workers() -> int:
@@ -111,12 +115,18 @@ def parallel() -> Iterator[None]:
     Each task computes on one thread, also where there is only one worker, because more threads add in another order
     and give other last digits. Arguments are not put into shared memory, which a killed process would leave behind;
     see :func:`book.experiments.page.storage.memory_mapped` for large ones.
+
+    Raises
+    ------
+    ValueError
+        If ``BOOK_WORKERS`` or ``BOOK_SCHEDULER`` is not allowed, or the cluster has too few workers or other packages.
     """
     address = scheduler()
     if address is not None:
         from distributed import Client
 
         with Client(address) as client:
+            _check_cluster(client, address)
             for plugin in _plugins(_project_archive()):
                 client.register_plugin(plugin)
             with joblib.parallel_config("dask", client=client), one_thread():
@@ -134,8 +144,48 @@ def parallel() -> Iterator[None]:
         yield
 
 
-def is_lost_work(error: Exception) -> bool:
-    """Whether ``error`` says that a worker of the cluster ended with data that tasks need; they can be sent again."""
+def as_completed(tasks: Mapping[Hashable, tuple], *, here: bool = False) -> Iterator[tuple[Hashable, Any]]:
+    """Do tasks within :func:`parallel`, and yield the name and the result of each one as soon as it ends.
+
+    A worker of a cluster that ends takes data with it which other tasks need; what is missing then is sent again.
+
+    Parameters
+    ----------
+    tasks : mapping of names to tasks of ``joblib.delayed``
+        A large array must be an argument of its own: Dask sends such a one once, and what is nested in another
+        argument with every task.
+    here : bool
+        Whether to do them one after the other in this process, as a GPU wants it.
+
+    Yields
+    ------
+    name, result
+    """
+    if here:
+        yield from ((name, function(*arguments, **options)) for name, (function, arguments, options) in tasks.items())
+        return
+    missing = dict(tasks)
+    for attempts_left in reversed(range(ATTEMPTS)):
+        named = [
+            joblib.delayed(_named)(name, function, *arguments, **options)
+            for name, (function, arguments, options) in missing.items()
+        ]
+        try:
+            for name, result in joblib.Parallel(return_as="generator_unordered")(named):
+                del missing[name]
+                yield name, result
+            return
+        except Exception as error:
+            if not attempts_left or not _is_lost_work(error):
+                raise
+
+
+def _named(name, function, *arguments, **options):
+    return name, function(*arguments, **options)
+
+
+def _is_lost_work(error: Exception) -> bool:
+    """Whether ``error`` says that a worker of the cluster ended with data that tasks need."""
     distributed = sys.modules.get("distributed")
     return distributed is not None and isinstance(
         error, distributed.client.FutureCancelledError | distributed.scheduler.KilledWorker
@@ -155,6 +205,26 @@ def one_thread() -> Iterator[None]:
         finally:
             if torch:
                 torch.set_num_threads(before)
+
+
+def _check_cluster(client, address: str) -> None:
+    """Raise ValueError if a cluster has one thread, which joblib would not use, or other packages than this machine."""
+    threads = sum(client.ncores().values())
+    if threads < 2:
+        raise ValueError(
+            f"BOOK_SCHEDULER must be the address of a cluster with at least two worker threads; got {address!r}, "
+            f"with {threads}"
+        )
+    versions = client.get_versions(packages=["scikit-learn", "torch"])
+    here = versions["client"]["packages"]
+    for worker, found in versions["workers"].items():
+        others = {name: found["packages"].get(name) for name in here if found["packages"].get(name) != here[name]}
+        if others:
+            listed = ", ".join(f"{name} {version} and not {here[name]}" for name, version in sorted(others.items()))
+            raise ValueError(
+                "BOOK_SCHEDULER must be the address of a cluster with the Python and the packages of this machine; "
+                f"got {address!r}, whose worker {worker} has {listed}"
+            )
 
 
 def _set_up_worker(parent: int) -> None:

@@ -1,10 +1,8 @@
 """Estimates with their confidence intervals, and tests of whether one model is better than another."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
@@ -83,26 +81,3 @@ def mcnemar_p_value(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     only_a = int(np.sum(correct_a & ~correct_b))
     only_b = int(np.sum(correct_b & ~correct_a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def compare_with_best(correct: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Test every model against the one with the highest accuracy.
-
-    Parameters
-    ----------
-    correct : mapping of str to ndarray of bool, shape (n,)
-        For each model, whether its predictions are correct, for the same samples.
-
-    Returns
-    -------
-    DataFrame
-        A row a model, best first: ``model``, ``accuracy``, ``low``, ``high`` (Wilson, 95 %), and ``p``, the
-        p-value of McNemar's test against the first row, times the number of such tests (Bonferroni), at most 1;
-        NaN in the first row.
-    """
-    rows = [{"model": model, **accuracy_with_interval(outcomes)._asdict()} for model, outcomes in correct.items()]
-    table = pd.DataFrame(rows).rename(columns={"value": "accuracy"})
-    table = table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
-    best, *others = table["model"]
-    p_values = [min(1.0, len(others) * mcnemar_p_value(correct[best], correct[other])) for other in others]
-    return table.assign(p=[np.nan, *p_values])

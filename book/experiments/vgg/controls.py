@@ -8,27 +8,27 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from torch import nn
 
 from book.experiments.checks import check_integer, check_that
 from book.experiments.page.execution import device, one_thread, parallel
 from book.experiments.page.progress import Progress, reported
-from book.experiments.page.storage import cached, memory_mapped
+from book.experiments.page.steps import finish_steps
+from book.experiments.page.storage import CachedStep, measured, memory_mapped
 from book.experiments.vgg import heads
 from book.experiments.vgg.backbone import Backbone
-from book.experiments.vgg.features import Features
+from book.experiments.vgg.features import Features, with_arrays, without_arrays
 from book.experiments.vgg.heads import HeadSettings, new_head, new_optimizer, predict_logits, train_epoch
-from book.files import write_atomically
 from book.sources import digest_of
 from data import Part, scale_to_unit
 
+CORRECT_FILE = "correct.bin"
 SMALLEST_BATCH = 16
 STEPS_PER_EPOCH = 20
 """A small training set is split into so many batches, if they do not get too small."""
@@ -145,19 +145,28 @@ def correct_of_trials(trials: Mapping[tuple, Sequence[Trial]], task: str) -> dic
     dict of ndarray of bool, shape (number of runs, number of validation images)
         Which validation images each run classifies correctly after its last epoch.
     """
-    tasks = [(run, trial) for runs in trials.values() for run, trial in enumerate(runs)]
-    with reported(task, sum(trial.settings.num_epochs for _, trial in tasks)) as progress:
-        if device() == "cuda":
-            folders = [_trained(run, trial, progress) for run, trial in tasks]
-        else:
-            with parallel():
-                folders = Parallel()(delayed(_trained)(run, trial, progress) for run, trial in tasks)
-    found = iter(_load(folder, trial) for folder, (_, trial) in zip(folders, tasks, strict=True))
-    return {name: np.stack([next(found) for _ in runs]) for name, runs in trials.items()}
+    asked = {(name, run): trial for name, runs in trials.items() for run, trial in enumerate(runs)}
+    where = device()
+    rows = {key: chosen_rows(len(trial.train.labels), trial.num_images, key[1]) for key, trial in asked.items()}
+    steps = {key: _step(trial, rows[key], where) for key, trial in asked.items()}
+
+    def task_of(key):
+        trial = asked[key]
+        bare, arrays = without_arrays([trial.train.rows(rows[key]), trial.validation])
+        return delayed(_train_one)(trial.settings, trial.filters, where, progress, bare, *arrays)
+
+    def found(key):
+        progress.advance(asked[key].settings.num_epochs, "from the cache")
+
+    with reported(task, sum(trial.settings.num_epochs for trial in asked.values())) as progress, parallel():
+        finish_steps(steps, lambda keys: {key: task_of(key) for key in keys}, found, here=where == "cuda")
+    return {
+        name: np.stack([_load(steps[name, run].folder, trial) for run, trial in enumerate(runs)])
+        for name, runs in trials.items()
+    }
 
 
-def _trained(run: int, trial: Trial, progress: Progress) -> Path:
-    rows = chosen_rows(len(trial.train.labels), trial.num_images, run)
+def _step(trial: Trial, rows: slice, where: str) -> CachedStep:
     depends_on = {
         "features": [trial.train.name, trial.validation.name],
         "labels": [_digest(trial.train.labels), _digest(trial.validation.labels)],
@@ -166,33 +175,45 @@ def _trained(run: int, trial: Trial, progress: Progress) -> Path:
         "filters": list(trial.filters),
         "code": digest_of(_train, convolutional_network, heads),
         "torch": torch.__version__,
-        "device": device(),
+        "device": where,
     }
-    return cached("control", depends_on, partial(_train, trial, rows, progress))
+    return CachedStep("control", depends_on)
 
 
-def _train(trial: Trial, rows: slice, progress: Progress, folder: Path) -> None:
-    """Train one network on some rows, and write into `folder` which validation images it classifies correctly."""
-    settings = trial.settings
-    part = trial.train._replace(stored=trial.train.stored[rows], labels=trial.train.labels[rows])
-    with one_thread(), torch.random.fork_rng():
+def _train_one(settings: HeadSettings, filters: tuple[int, ...], where: str, progress: Progress, bare, *arrays):
+    """Train one network, in whatever process this is; returns its file and the cost."""
+    part, validation = with_arrays(bare, arrays)
+    with one_thread(), measured() as cost:
+        correct = _train(part, validation, settings, filters, where, progress)
+    return {CORRECT_FILE: np.packbits(correct).tobytes()}, cost
+
+
+def _train(
+    part: Features,
+    validation: Features,
+    settings: HeadSettings,
+    filters: tuple[int, ...],
+    where: str,
+    progress: Progress,
+) -> np.ndarray:
+    """Train one network; returns which validation images it classifies correctly."""
+    with torch.random.fork_rng():
         network = new_head(part.shape, settings)
-        if trial.filters:
-            network = convolutional_network(part.shape, trial.filters, settings)
-        network = network.to(device(), memory_format=torch.channels_last)
-        num_steps = settings.num_epochs * (trial.num_images // settings.batch_size)
+        if filters:
+            network = convolutional_network(part.shape, filters, settings)
+        network = network.to(where, memory_format=torch.channels_last)
+        num_steps = settings.num_epochs * (len(part.labels) // settings.batch_size)
         optimizer, schedule = new_optimizer(network, settings, num_steps)
         torch.manual_seed(settings.seed)
         for _ in range(settings.num_epochs):
             train_epoch(network, settings, [part], optimizer, schedule)
             progress.advance()
-        logits = predict_logits(network, trial.validation)
-    correct = logits.argmax(1).numpy() == trial.validation.labels
-    write_atomically(folder / "correct.bin", np.packbits(correct).tobytes())
+        logits = predict_logits(network, validation)
+    return logits.argmax(1).numpy() == validation.labels
 
 
 def _load(folder: Path, trial: Trial) -> np.ndarray:
-    packed = np.frombuffer((folder / "correct.bin").read_bytes(), np.uint8)
+    packed = np.frombuffer((folder / CORRECT_FILE).read_bytes(), np.uint8)
     return np.unpackbits(packed, count=len(trial.validation.labels)).astype(bool)
 
 

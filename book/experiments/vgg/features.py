@@ -11,17 +11,17 @@ import functools
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from torch.nn.functional import max_pool2d
 
 from book.experiments.checks import check_choice, check_integer, check_that
-from book.experiments.page.execution import device, one_thread, parallel
+from book.experiments.page.execution import as_completed, device, one_thread, parallel
 from book.experiments.page.progress import Progress, notice, reported
 from book.experiments.page.storage import CachedStep, machine, memory_mapped
 from book.experiments.vgg.backbone import Backbone, StackedLayers
@@ -86,6 +86,18 @@ class Features(NamedTuple):
             shape=(stop - start, height, width),
             name=f"{self.name}, channels {start} to {stop}",
         )
+
+
+def without_arrays(features: Sequence[Features]) -> tuple[list[Features], list[np.ndarray]]:
+    """Take the arrays out of features, to send them to workers as arguments of their own; `with_arrays` reverses it."""
+    bare = [one._replace(stored=None, labels=None) for one in features]
+    return bare, [array for one in features for array in (one.stored, one.labels)]
+
+
+def with_arrays(bare: Sequence[Features], arrays: Sequence[np.ndarray]) -> list[Features]:
+    """Put back what `without_arrays` has taken out."""
+    pairs = zip(arrays[::2], arrays[1::2], strict=True)
+    return [one._replace(stored=stored, labels=labels) for one, (stored, labels) in zip(bare, pairs, strict=True)]
 
 
 def as_stored(values: torch.Tensor) -> np.ndarray:
@@ -173,11 +185,10 @@ def _from_cache(
 ) -> Features:
     """Load what the layers of a backbone make of images or of features, and compute what is missing of it."""
     settings = backbone.settings
-    weights = {name: tensor.numpy() for name, tensor in backbone.layers.state_dict().items()}
     step = CachedStep(
         f"features-{settings.input_size}px",
         {
-            "weights": _digest(*(array.tobytes() for array in weights.values())),
+            "weights": _digest(*(array.tobytes() for array in _weights_of(backbone).values())),
             "cut": settings.cut,
             "stacked": settings.stacked,
             "grid": settings.grid,
@@ -197,7 +208,7 @@ def _from_cache(
         missing = [block for block in range(blocks.number) if block not in blocks.whole]
         progress.advance(num_images - sum(blocks.num_rows(block) for block in missing), "from the cache")
         started = time.perf_counter()
-        computed = _computed(backbone, weights, inputs, dtype, blocks, missing, progress, after)
+        computed = _computed(backbone, inputs, dtype, blocks, missing, progress, after)
         for block, features, cpu_seconds in computed:
             blocks.write(block, features, cpu_seconds, time.perf_counter() - started)
             started = time.perf_counter()
@@ -300,50 +311,88 @@ def faster_of(multiply: Callable[[str], object], clock: Callable[[], float]) -> 
     return "bfloat16" if CLEAR_MARGIN * best["bfloat16"] < best["float32"] else "float32"
 
 
-def _computed(backbone, weights, inputs, dtype, blocks, missing, progress, after):
+class SentBackbone(NamedTuple):
+    """A backbone on its way to workers, without the arrays of its weights: they are arguments of their own.
+
+    Attributes
+    ----------
+    bare : Backbone
+        Without layers.
+    names : tuple of str
+        Of the arrays.
+    digest : str
+        Of their numbers.
+    """
+
+    bare: Backbone
+    names: tuple[str, ...]
+    digest: str
+
+    def rebuilt(self, arrays: Sequence[np.ndarray]) -> Backbone:
+        """Put the layers back; a process keeps the last backbone, which serves several tasks."""
+        if self not in _last_rebuilt:
+            state = {name: torch.from_numpy(np.array(array)) for name, array in zip(self.names, arrays, strict=True)}
+            _last_rebuilt.clear()
+            _last_rebuilt[self] = self.bare.with_layers(state)
+        return _last_rebuilt[self]
+
+
+_last_rebuilt: dict[SentBackbone, Backbone] = {}
+
+
+def sent(backbone: Backbone) -> tuple[SentBackbone, list[np.ndarray]]:
+    """Take a backbone apart for `SentBackbone.rebuilt`; the arrays are mapped from files."""
+    weights = _weights_of(backbone)
+    digest = _digest(*(array.tobytes() for array in weights.values()))
+    mapped = memory_mapped("backbone", weights)
+    return SentBackbone(backbone._replace(layers=None), tuple(weights), digest), list(mapped.values())
+
+
+def _weights_of(backbone: Backbone) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in backbone.layers.state_dict().items()}
+
+
+def _computed(backbone, inputs, dtype, blocks, missing, progress, after):
     """Yield the number, the features and the CPU seconds of each missing block, as they come."""
 
-    def task_of(block):
+    def inputs_of(block):
         rows = blocks.rows(block)
-        return inputs.rows(rows) if after else inputs[rows], dtype, block, progress, after
+        return inputs.rows(rows) if after else inputs[rows]
 
     if device() == "cuda":
         for block in missing:
-            yield _computed_block(backbone, "cuda", *task_of(block))
+            yield block, *_computed_block(backbone, "cuda", inputs_of(block), dtype, progress, after)
     elif missing:
-        mapped = memory_mapped("backbone", weights)
-        bare, digest = backbone._replace(layers=None), _digest(*(array.tobytes() for array in weights.values()))
+        without_layers, weights = sent(backbone)
+
+        def task_of(block):
+            bare, arrays = without_arrays([inputs_of(block)]) if after else ([], [inputs_of(block)])
+            return delayed(_block_of_worker)(without_layers, bare, dtype, progress, after, *weights, *arrays)
+
         with parallel():
-            yield from Parallel(return_as="generator_unordered")(
-                delayed(_block_of_worker)(bare, mapped, digest, *task_of(block)) for block in missing
-            )
+            for block, (features, cpu_seconds) in as_completed({block: task_of(block) for block in missing}):
+                yield block, features, cpu_seconds
 
 
-def _block_of_worker(bare: Backbone, weights, digest: str, *task):
+def _block_of_worker(without_layers: SentBackbone, bare, dtype, progress: Progress, after: int, *arrays):
     """Compute a block in a worker process, which builds the backbone once."""
+    num_weights = len(without_layers.names)
+    weights, inputs = arrays[:num_weights], arrays[num_weights:]
     with one_thread():
-        return _computed_block(_rebuilt(bare, weights, digest), "cpu", *task)
+        backbone = without_layers.rebuilt(weights)
+        return _computed_block(
+            backbone, "cpu", with_arrays(bare, inputs)[0] if after else inputs[0], dtype, progress, after
+        )
 
 
-_last_rebuilt: dict[tuple[Backbone, str], Backbone] = {}
-
-
-def _rebuilt(bare: Backbone, weights, digest: str) -> Backbone:
-    """Put the layers back that were left out when the backbone was sent; the last one is kept."""
-    key = (bare, digest)
-    if key not in _last_rebuilt:
-        _last_rebuilt.clear()
-        _last_rebuilt[key] = bare.with_layers({name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
-    return _last_rebuilt[key]
-
-
-def _computed_block(backbone, device, inputs, dtype, block, progress: Progress, after):
+def _computed_block(backbone, device, inputs, dtype, progress: Progress, after):
+    """Return the features of a block and the CPU seconds that they took."""
     started = time.process_time()
     batches = []
     for batch in forward(backbone, inputs, dtype, device, after):
         batches.append(batch)
         progress.advance(len(batch))
-    return block, as_stored(torch.cat(batches)), time.process_time() - started
+    return as_stored(torch.cat(batches)), time.process_time() - started
 
 
 class _Blocks:

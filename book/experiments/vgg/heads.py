@@ -4,13 +4,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
@@ -19,9 +18,10 @@ from torch.nn.functional import cross_entropy
 from book.experiments.checks import check_integer, check_number, check_that
 from book.experiments.page.execution import device, one_thread, parallel
 from book.experiments.page.progress import Progress, reported
+from book.experiments.page.steps import finish_steps
 from book.experiments.page.storage import CachedStep, measured
 from book.experiments.vgg.backbone import VGG, Backbone, BackboneSettings, assemble, load_backbone
-from book.experiments.vgg.features import Features
+from book.experiments.vgg.features import Features, with_arrays, without_arrays
 from book.files import write_atomically
 from book.sources import digest_of
 
@@ -191,61 +191,75 @@ def train_heads(
     ValueError
         If a loss stops being finite, or there are fewer images than a batch needs.
     """
-    for one in settings.values():
+    return _trained({name: (one, views, validation) for name, one in settings.items()}, task, curves)
+
+
+def train_head_on_each(
+    settings: HeadSettings, outputs: Mapping[str, tuple[Features, Features]], task: str, curves: bool = True
+) -> dict[str, HeadRun]:
+    """Train one kind of head on each of several outputs of the backbone; otherwise as :func:`train_heads`.
+
+    Parameters
+    ----------
+    settings : HeadSettings
+    outputs : mapping of names to (Features, Features)
+        Of the training and of the validation images.
+    task, curves
+        As in :func:`train_heads`.
+    """
+    asked = {name: (settings, [train], validation) for name, (train, validation) in outputs.items()}
+    return _trained(asked, task, curves)
+
+
+def _trained(asked: Mapping[str, tuple[HeadSettings, Sequence[Features], Features]], task: str, curves: bool):
+    for one, views, _ in asked.values():
         check_integer("batch_size", one.batch_size, 2, len(views[0].labels))
-    depends_on = {
-        "features": [features.name for features in (*views, validation)],
-        "labels": [_digest(features.labels) for features in (views[0], validation)],
-        "code": digest_of(
-            new_head,
-            fit_head,
-            new_optimizer,
-            train_epoch,
-            evaluate_head,
-            predict_logits,
-            _logits,
-            _drawn_views,
-            _draw_beta,
-        ),
-        "torch": torch.__version__,
-        "device": device(),
-        "curves": curves,
-    }
-    steps = {name: CachedStep("head", depends_on | {"settings": asdict(one)}) for name, one in settings.items()}
-    with ExitStack() as stack:
-        # Always in the same order: two processes that want the same folders then never wait for each other.
-        for step in sorted({step.folder: step for step in steps.values()}.values(), key=lambda step: step.folder):
-            stack.enter_context(step.locked())
-        progress = stack.enter_context(reported(task, sum(one.num_epochs for one in settings.values())))
-        missing = {}
-        for name, step in steps.items():
-            if step.is_finished():
-                progress.advance(settings[name].num_epochs, "from the cache")
-            else:
-                missing[step.folder] = name
-        tasks = [(name, settings[name], views, validation, progress, curves) for name in missing.values()]
-        for name, files, cost in _distributed(tasks):
-            for file, content in files.items():
-                write_atomically(steps[name].folder / file, content)
-            steps[name].finish(cost)
-        return {name: _load_run(steps[name].folder, views[0].shape, one) for name, one in settings.items()}
+    where = device()
+    code = digest_of(
+        new_head,
+        fit_head,
+        new_optimizer,
+        train_epoch,
+        evaluate_head,
+        predict_logits,
+        _logits,
+        _drawn_views,
+        _draw_beta,
+    )
+
+    def step_of(one, views, validation):
+        depends_on = {
+            "features": [features.name for features in (*views, validation)],
+            "labels": [_digest(features.labels) for features in (views[0], validation)],
+            "code": code,
+            "torch": torch.__version__,
+            "device": where,
+            "curves": curves,
+            "settings": asdict(one),
+        }
+        return CachedStep("head", depends_on)
+
+    def task_of(one, views, validation):
+        bare, arrays = without_arrays([*views, validation])
+        return delayed(_train_one)(one, progress, where, curves, bare, *arrays)
+
+    def found(name):
+        progress.advance(asked[name][0].num_epochs, "from the cache")
+
+    steps = {name: step_of(*of_name) for name, of_name in asked.items()}
+    with reported(task, sum(one.num_epochs for one, _, _ in asked.values())) as progress, parallel():
+        finish_steps(steps, lambda names: {name: task_of(*asked[name]) for name in names}, found, here=where == "cuda")
+    return {name: _load_run(steps[name].folder, views[0].shape, one) for name, (one, views, _) in asked.items()}
 
 
-def _distributed(tasks):
-    """Yield name, files and cost of each trained head, as they come."""
-    if device() == "cuda":
-        yield from (_train_one(*task) for task in tasks)
-    elif tasks:
-        with parallel():
-            yield from Parallel(return_as="generator_unordered")(delayed(_train_one)(*task) for task in tasks)
-
-
-def _train_one(name: str, settings: HeadSettings, views, validation, progress: Progress, curves: bool):
+def _train_one(settings: HeadSettings, progress: Progress, where: str, curves: bool, bare, *arrays):
+    """Train a head, in whatever process this is; returns its files and the cost."""
+    *views, validation = with_arrays(bare, arrays)
     with one_thread(), measured() as cost:
         report = functools.partial(progress.advance, 1)
-        head, history = fit_head(settings, views, validation, report, device(), curves)
+        head, history = fit_head(settings, views, validation, report, where, curves)
         files = {HEAD_FILE: save(head.state_dict()), HISTORY_FILE: json.dumps(history)}
-    return name, files, cost
+    return files, cost
 
 
 def _load_run(folder: Path, shape: tuple[int, int, int], settings: HeadSettings) -> HeadRun:

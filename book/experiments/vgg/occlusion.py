@@ -2,29 +2,34 @@
 
 import hashlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
+from safetensors.torch import load, save
 from scipy.ndimage import gaussian_filter
 from scipy.stats import ttest_1samp
 from statsmodels.stats.multitest import multipletests
-from torch import nn
 
 from book.experiments.checks import check_that
-from book.experiments.page.execution import device, one_thread, parallel
+from book.experiments.page.execution import as_completed, device, one_thread, parallel
 from book.experiments.page.progress import Progress, reported
 from book.experiments.page.storage import cached
 from book.experiments.statistics.intervals import mean_with_interval
 from book.experiments.vgg import backbone as backbone_module
 from book.experiments.vgg import heads as heads_module
-from book.experiments.vgg.backbone import Backbone
-from book.experiments.vgg.features import Features, as_stored, fastest_precision, forward
-from book.experiments.vgg.heads import TransferModel, predict_logits
+from book.experiments.vgg.features import (
+    Features,
+    SentBackbone,
+    as_stored,
+    fastest_precision,
+    forward,
+    sent,
+)
+from book.experiments.vgg.heads import HeadSettings, TransferModel, new_head, predict_logits
 from book.files import write_atomically
 from book.sources import digest_of
 
@@ -223,7 +228,7 @@ def logits_of(model: TransferModel, images: np.ndarray, task: str) -> np.ndarray
     task : str
         What the terminal calls this step.
     """
-    precision = fastest_precision()
+    precision, where = fastest_precision(), device()
     state = {**model.backbone.layers.state_dict(), **model.model.classifier.state_dict(prefix="head.")}
     depends_on = {
         "images": _digest(images),
@@ -232,32 +237,47 @@ def logits_of(model: TransferModel, images: np.ndarray, task: str) -> np.ndarray
         "precision": precision,
         "code": digest_of(_logits_of_chunk, forward, backbone_module, heads_module),
         "torch": torch.__version__,
-        "device": device(),
+        "device": where,
     }
 
     def make(folder: Path) -> None:
+        without_layers, weights = sent(model.backbone)
+        head = np.frombuffer(save(model.model.classifier.state_dict()), np.uint8)
+        chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
         with reported(task, len(images)) as progress:
-            compute = partial(_logits_of_chunk, model.backbone, model.model.classifier, precision, progress)
-            chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-            if device() == "cuda":
-                parts = [compute(chunk) for chunk in chunks]
-            else:
-                with parallel():
-                    parts = Parallel()(delayed(compute)(chunk) for chunk in chunks)
-        write_atomically(folder / "logits.bin", np.concatenate(parts).astype("<f4").tobytes())
+            tasks = {
+                number: delayed(_logits_of_chunk)(
+                    without_layers, model.head, precision, where, progress, chunk, head, *weights
+                )
+                for number, chunk in enumerate(chunks)
+            }
+            with parallel():
+                parts = dict(as_completed(tasks, here=where == "cuda"))
+        logits = np.concatenate([parts[number] for number in range(len(chunks))])
+        write_atomically(folder / "logits.bin", logits.astype("<f4").tobytes())
 
     folder = cached("occluded", depends_on, make)
     return np.frombuffer((folder / "logits.bin").read_bytes(), "<f4").reshape(len(images), -1)
 
 
 def _logits_of_chunk(
-    backbone: Backbone, head: nn.Module, precision: str, progress: Progress, images: np.ndarray
+    without_layers: SentBackbone,
+    settings: HeadSettings,
+    precision: str,
+    where: str,
+    progress: Progress,
+    images: np.ndarray,
+    head: np.ndarray,
+    *weights: np.ndarray,
 ) -> np.ndarray:
     with one_thread():
-        values = torch.cat(list(forward(backbone, images, getattr(torch, precision), device())))
+        backbone = without_layers.rebuilt(weights)
+        values = torch.cat(list(forward(backbone, images, getattr(torch, precision), where)))
         features = Features(as_stored(values), np.zeros(len(images), np.int64), backbone.output_shape, "occluded")
+        classifier = new_head(features.shape, settings)
+        classifier.load_state_dict(load(head.tobytes()))
         progress.advance(len(images))
-        return predict_logits(head, features).numpy()
+        return predict_logits(classifier, features).numpy()
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -1,21 +1,16 @@
 """Training on a Dask cluster of two workers on this machine, one of which is killed half-way."""
 
 import io
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
-import time
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import distributed
 import nbformat
 import pytest
+from clusters import running_cluster, until
 from small_networks import PARAMETERS, files_of, remove
 from small_project import ROOT
 
@@ -33,38 +28,10 @@ ALL = {name: LONG | {"seed": seed} for seed, name in enumerate("abcd")}
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler and two workers that can't import the project; gives its address and the workers' processes."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    file = elsewhere / "scheduler.json"
-
-    def start(program, *arguments):
-        command = [sys.executable, "-P", "-m", f"distributed.cli.{program}", "--scheduler-file", str(file), *arguments]
-        with open(elsewhere / "log", "ab") as log:
-            return subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=log, stderr=log)
-
-    processes = [start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
-    try:
-        until(file.exists)
-        for _ in range(2):
-            processes.append(start("dask_worker", "--no-nanny", "--nthreads", "1", "--no-dashboard"))
-        address = json.loads(file.read_text())["address"]
-        with distributed.Client(address) as client:
-            # The data are copied to the workers that are there: a worker that comes later holds no second copy yet.
-            client.wait_for_workers(2, timeout=60)
-        yield address, processes[1:]
-    finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    with running_cluster(folder) as found:
+        yield found
 
 
 @contextmanager
@@ -155,12 +122,12 @@ def test_a_worker_that_does_not_see_the_cache_sends_its_files_back(samples, tmp_
     progress = Progress("task", 1, str(tmp_path / "nowhere" / "progress"))
     expected = files_of(run)
     remove(run)
-    arguments = ["a", PARAMETERS, *samples, [2], run.folder]
-    outcome = runs._train_one(runs._train_network, *arguments, "another owner", progress)
-    assert outcome.files == expected
+    arguments = [PARAMETERS, *samples, [2], run.folder]
+    files, _ = runs._train_one(runs._train_network, *arguments, "another owner", progress)
+    assert files == expected
     assert list(run.folder.iterdir()) == []
     (run.folder / OWNER).write_text("this one")
-    assert runs._train_one(runs._train_network, *arguments, "this one", progress).files == {}
+    assert runs._train_one(runs._train_network, *arguments, "this one", progress)[0] == {}
     assert files_of(run) == expected
 
 

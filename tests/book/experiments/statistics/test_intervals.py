@@ -4,7 +4,6 @@ import pytest
 from book.experiments.statistics.intervals import (
     Interval,
     accuracy_with_interval,
-    compare_with_best,
     mcnemar_p_value,
     mean_with_interval,
     wilson_interval,
@@ -65,12 +64,3 @@ def test_mcnemar_of_a_model_with_itself_is_one():
 def test_mcnemar_refuses_results_on_different_samples():
     with pytest.raises(ValueError, match=r"correct_b must be of the shape \(3,\); got \(4,\)"):
         mcnemar_p_value(outcomes(1, 3), outcomes(1, 4))
-
-
-def test_ranking_is_best_first_and_multiplies_p_by_the_number_of_tests():
-    correct = {"low": outcomes(60, 100), "high": outcomes(90, 100), "middle": outcomes(85, 100)}
-    ranking = compare_with_best(correct)
-    assert ranking["model"].tolist() == ["high", "middle", "low"]
-    assert np.isnan(ranking["p"][0])
-    assert ranking["p"][1] == pytest.approx(2 * mcnemar_p_value(correct["high"], correct["middle"]))
-    assert ranking["p"].iloc[1:].max() <= 1
