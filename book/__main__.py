@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,15 @@ def _parser(root: Path) -> argparse.ArgumentParser:
 
 
 def _add_execution_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workers", metavar="N", help="processes that work at a time; all cores by default")
-    command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler to compute on, tcp://HOST:PORT")
-    command.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu or cuda")
+    """Add the options of `book.experiments.page.execution`; its environment variables give their defaults."""
+    for name, metavar, what in (
+        ("workers", "N", "processes that work at a time; all cores by default"),
+        ("scheduler", "ADDRESS", "a Dask scheduler to compute on, tcp://HOST:PORT"),
+        ("device", "NAME", "auto (default), cpu or cuda"),
+    ):
+        variable = f"BOOK_{name.upper()}"
+        default = os.environ.get(variable) or None
+        command.add_argument(f"--{name}", metavar=metavar, default=default, help=f"{what} (or {variable})")
 
 
 class _HelpOfChapter(argparse.Action):
@@ -203,11 +210,16 @@ def _execution_options(options: argparse.Namespace) -> ExecutionOptions:
     BookError
         If an option is not allowed, the scheduler does not answer, or there is no GPU.
     """
-    workers, scheduler, device = options.workers, options.scheduler, options.device
+    workers, scheduler, device = options.workers, options.scheduler, options.device or "auto"
     if workers is not None and not (workers.isdecimal() and workers.isascii() and int(workers) >= 1):
         raise BookError(f"--workers must be an integer of at least 1; got {workers!r}")
     if scheduler is not None and not _answers(scheduler):
         raise BookError(f"--scheduler must be the tcp://HOST:PORT of a Dask scheduler that runs; got {scheduler!r}")
+    if scheduler is not None and find_spec("distributed") is None:
+        raise BookError(
+            "--scheduler must be left out where Dask is not installed (see requirements-cluster.txt); "
+            f"got {scheduler!r}"
+        )
     if device not in DEVICES:
         raise BookError(f"--device must be {', '.join(DEVICES[:-1])} or {DEVICES[-1]}; got {device!r}")
     if device == "cuda" and not _has_cuda():
@@ -216,8 +228,9 @@ def _execution_options(options: argparse.Namespace) -> ExecutionOptions:
 
 
 def _answers(scheduler: str) -> bool:
-    host, _, port = scheduler.removeprefix("tcp://").rpartition(":")
-    if not scheduler.startswith("tcp://") or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    scheme, _, place = scheduler.partition("://")
+    host, _, port = place.rpartition(":")
+    if scheme not in ("tcp", "tls") or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         return False
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=5):

@@ -1,4 +1,4 @@
-"""Load Fashion-MNIST, split it 80/10/10 and scale its pixels.
+"""Load Fashion-MNIST, split it 80/10/10 or 80/20 and scale its pixels.
 
 Every call returns arrays of its own: writing into them changes nobody else's data.
 """
@@ -108,7 +108,7 @@ def load_fashion_mnist() -> FashionMNIST:
 def split_80_10_10(seed: int) -> Split:
     """Pool all 70,000 images and split them into disjoint, stratified parts.
 
-    Every part has the same share of each class as the whole, a tenth, and comes in shuffled order.
+    Every part has the same proportion of each class as the whole, a tenth, and comes in shuffled order.
 
     Parameters
     ----------

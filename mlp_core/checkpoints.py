@@ -106,7 +106,7 @@ def load_parameters(
 
 
 def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: int) -> NeuralNetwork:
-    """Restore a saved training into ``network``, ready to predict or to :meth:`~NeuralNetwork.resume`.
+    """Restore a saved training run into ``network``, ready to predict or to :meth:`~NeuralNetwork.resume`.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def load_checkpoint(network: NeuralNetwork, folder: str | os.PathLike, epoch: in
     Raises
     ------
     CheckpointError
-        As :func:`load_parameters`, for parameters that are not those saved with the state, and for parameters that do
-        not fit the network; it is then left as it was.
+        As :func:`load_parameters`; for a state that is missing, damaged, or of another number of epochs or classes; for
+        parameters that are not those saved with the state, or do not fit the network. It is then left as it was.
     """
     files = checkpoint_files(folder, epoch, network.activation)
     contents = {path: _read(path) for path in (files.weights, files.biases)}

@@ -148,6 +148,11 @@ class NeuralNetwork:
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If the labels are no such array, or hold more or fewer classes.
         """
         return self._initialize(self._classes_of(as_labels("y", y, n_samples=np.size(y))))
 
@@ -211,7 +216,14 @@ class NeuralNetwork:
 
         With the data of the first part, on the same processor and with the same libraries, the result is bit for bit
         that of one uninterrupted :meth:`fit`.
-        Parameters, return value and errors are those of :meth:`fit`.
+        Parameters, return value and errors are those of :meth:`fit`, and:
+
+        Raises
+        ------
+        NotFittedError
+            If there are no weights yet.
+        ValueError
+            If validation data are given though the first part had none, or the other way round.
         """
         self._check_fitted()
         if self.history_["train_loss"] and ("validation_loss" in self.history_) != (validation_data is not None):
@@ -251,7 +263,8 @@ class NeuralNetwork:
     def _train_epoch(self, X, labels, epoch):
         """One pass in a fresh random order.
 
-        Returns the mean gradient norm of each layer.
+        Returns the mean gradient norm of each layer. Raises DivergenceError
+        at the first step whose gradient is not finite.
         """
         order = self._shuffle_rng.permutation(len(X))
         starts = range(0, len(X), self.batch_size)
@@ -329,9 +342,10 @@ class NeuralNetwork:
                 forward(Z, out=Z)
 
     def _backward(self, arrays):
-        """Fill in the gradients ``dW`` and ``db``.
+        """Fill in the gradients ``dW`` and ``db``, in the scale of ``delta[L]``.
 
-        Needs the activations ``A``, and the logits' gradient ``delta[L]``.
+        Needs the activations ``A``, and the logits' gradient ``delta[L]``,
+        which may be multiplied by a number: everything else then is as well.
         """
         A, delta = arrays.A, arrays.delta
         backward = ACTIVATIONS[self.activation].backward
@@ -356,6 +370,13 @@ class NeuralNetwork:
         loss : float
         weight_gradients, bias_gradients : list of ndarray
             Shapes of ``weights_`` and ``biases_``.
+
+        Raises
+        ------
+        NotFittedError
+            If there are no weights yet.
+        ValueError
+            For data of the wrong shape, values that are not finite or too large, labels unseen.
         """
         self._check_fitted()
         X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
@@ -370,20 +391,28 @@ class NeuralNetwork:
         return float(cross_entropy(logits, labels).mean()), arrays.dW, arrays.db
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class, shape (n, n_classes); rows sum to 1."""
+        """Probability of each class, shape (n, n_classes); rows sum to 1. Errors are those of :meth:`predict`."""
         return softmax(self._logits(X))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable label of each sample, shape (n,)."""
+        """Most probable label of each sample, shape (n,).
+
+        Raises
+        ------
+        NotFittedError
+            If there are no weights yet.
+        ValueError
+            If X has the wrong shape, or values that are not finite or too large.
+        """
         logits = self._logits(X)
         return self.classes_[logits.argmax(axis=1)]
 
     def score(self, X: Any, y: Any) -> float:
-        """Accuracy: the fraction of samples classified correctly, in [0, 1]."""
+        """Accuracy: the fraction of samples classified correctly, in [0, 1]. Errors are those of :meth:`gradients`."""
         return self.evaluate(X, y)[1]
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
-        """Mean cross-entropy in nats and accuracy, of labelled samples."""
+        """Mean cross-entropy in nats and accuracy, of labelled samples. Errors are those of :meth:`gradients`."""
         self._check_fitted()
         X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
         loss, accuracy = self._evaluate(X, labels)

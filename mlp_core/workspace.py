@@ -26,6 +26,7 @@ class Workspace:
         ``A[0]`` is the batch, ``A[l]`` of shape (n, layer_sizes[l]) the activations of layer l, ``A[L]`` the logits.
     delta : list of ndarray
         ``delta[l]``, of the shape of ``A[l]``, is the gradient with respect to ``Z[l]``; ``delta[0]`` is not used.
+        During a step of training it is multiplied by the learning rate, and so are the gradients below.
     dW, db : list of ndarray
         Gradients of weights and biases, in their shapes.
     gradients : list of ndarray
@@ -38,9 +39,11 @@ class Workspace:
         self.A = [np.empty((batch_size, size), dtype) for size in layer_sizes]
         self.delta = [np.empty_like(A) for A in self.A]
         shapes = list(pairwise(layer_sizes))
-        self.gradients = [np.empty((fan_in + 1) * fan_out, dtype) for fan_in, fan_out in shapes]
-        self.dW = [g[: -shape[1]].reshape(shape) for g, shape in zip(self.gradients, shapes, strict=True)]
-        self.db = [g[-shape[1] :] for g, shape in zip(self.gradients, shapes, strict=True)]
+        sizes = [(fan_in + 1) * fan_out for fan_in, fan_out in shapes]
+        self.gradients = [np.empty(size, dtype) for size in sizes]
+        parts = list(zip(self.gradients, shapes, strict=True))
+        self.dW = [g[: -shape[1]].reshape(shape) for g, shape in parts]
+        self.db = [g[-shape[1] :] for g, shape in parts]
         self.ones = np.ones(batch_size, dtype)
 
     def rows(self, n: int) -> "Workspace":

@@ -1,4 +1,5 @@
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,15 @@ ROOT = Path(__file__).parents[2]
         bench_mlp.sklearn_epoch,
         bench_mlp.torch_epoch,
         bench_mlp.matrix_products,
+        pytest.param(
+            bench_mlp.jax_epoch,
+            marks=pytest.mark.skipif(find_spec("jax") is None, reason="JAX, a peer that is timed, is not installed"),
+        ),
     ],
 )
 def test_every_contestant_runs_more_than_one_epoch(contestant):
     rng = np.random.default_rng(0)
-    X, y = rng.random((70, 784), dtype=np.float32), np.arange(70) % 10
+    X, y = rng.random((64, 784), dtype=np.float32), np.arange(64) % 10
     run = contestant(X, y)
     run()
     run()
@@ -42,7 +47,7 @@ def test_vgg16_contestants_run_more_than_once():
         run()
 
 
-def test_flops_of_a_image_are_those_of_vgg16_counted_by_hand():
+def test_flops_of_an_image_are_those_of_vgg16_counted_by_hand():
     grid, channels, expected = 32, 3, 0
     for block in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
         for filters in block:

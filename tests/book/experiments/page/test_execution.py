@@ -12,7 +12,15 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from book.experiments.page import execution
-from book.experiments.page.execution import ROOT, check_execution_options, device, parallel, scheduler, workers
+from book.experiments.page.execution import (
+    ROOT,
+    as_completed,
+    check_execution_options,
+    device,
+    parallel,
+    scheduler,
+    workers,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +91,68 @@ def test_every_task_computes_on_one_thread(monkeypatch, number):
     assert {threads for counts, _ in answers for threads in counts} == {1}
     if number > 1:
         assert os.getpid() not in {pid for _, pid in answers}
+
+
+class FakeClient:
+    """A cluster with so many threads on each worker, and another version of a package on the last one."""
+
+    def __init__(self, threads, **others):
+        packages = {"python": "3.11.7.final.0", "numpy": "2.3.4"}
+        self.threads = dict(enumerate(threads))
+        self.versions = {
+            "client": {"packages": packages},
+            "workers": {worker: {"packages": packages} for worker in self.threads},
+        }
+        self.versions["workers"][len(threads) - 1] = {"packages": packages | others}
+
+    def ncores(self):
+        return self.threads
+
+    def get_versions(self, packages):
+        assert {"scikit-learn", "torch"} <= set(packages)
+        return self.versions
+
+
+def test_a_cluster_of_one_thread_which_joblib_would_not_use_is_refused():
+    execution._check_cluster(FakeClient([1, 1]), "tcp://a:1")
+    with pytest.raises(ValueError, match=r"at least two worker threads; got 'tcp://a:1', with 1$"):
+        execution._check_cluster(FakeClient([1]), "tcp://a:1")
+
+
+def test_a_cluster_with_another_version_of_a_package_is_refused_by_its_name():
+    with pytest.raises(ValueError, match=r"got 'tcp://a:1', whose worker 1 has numpy 2\.0\.0 and not 2\.3\.4$"):
+        execution._check_cluster(FakeClient([1, 1], numpy="2.0.0"), "tcp://a:1")
+
+
+class LostWorkError(Exception):
+    pass
+
+
+def fails_once(folder, number):
+    """Fail the first time that it is called with the number 2."""
+    file = Path(folder, str(number))
+    file.write_text(file.read_text() + "x" if file.exists() else "x")
+    if number == 2 and file.read_text() == "x":
+        raise LostWorkError
+    return 10 * number
+
+
+def test_tasks_that_are_lost_are_sent_again_and_the_others_are_not(monkeypatch, tmp_path):
+    monkeypatch.setenv("BOOK_WORKERS", "1")
+    tasks = {f"task {number}": joblib.delayed(fails_once)(tmp_path, number) for number in range(4)}
+    with parallel():
+        with pytest.raises(LostWorkError):
+            dict(as_completed(tasks))
+        for path in tmp_path.iterdir():
+            path.unlink()
+        monkeypatch.setattr(execution, "_is_lost_work", lambda error: isinstance(error, LostWorkError))
+        assert dict(as_completed(tasks)) == {f"task {number}": 10 * number for number in range(4)}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "x", "1": "x", "2": "xx", "3": "x"}
+
+
+def test_tasks_of_this_process_are_done_in_their_order(tmp_path):
+    tasks = {number: joblib.delayed(os.getpid)() for number in range(3)}
+    assert list(as_completed(tasks, here=True)) == [(number, os.getpid()) for number in range(3)]
 
 
 def test_large_arguments_leave_nothing_in_shared_memory(monkeypatch):

@@ -551,7 +551,7 @@ def test_with_a_gpu_layers_and_images_are_moved_to_it_and_no_worker_is_started(
     backbone, cache, counted, moved, monkeypatch
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(features_module, "Parallel", lambda **_: pytest.fail("a worker was started"))
+        patched.setattr("joblib.Parallel", lambda **_: pytest.fail("a worker was started"))
         features = kept(backbone, "bfloat16")
     assert counted["devices"] == {"cuda"}
     assert [kind for kind, _ in moved].count(StackedLayers) == NUM_BLOCKS // 2 + 1  # blocks of ten in bfloat16

@@ -405,7 +405,7 @@ def moved(monkeypatch):
 def test_with_a_gpu_heads_are_moved_to_it_and_trained_one_after_the_other_and_come_back(cache, moved, monkeypatch):
     settings = {str(seed): replace(SETTINGS, num_epochs=2, seed=seed) for seed in range(2)}
     with monkeypatch.context() as patched:
-        patched.setattr(heads_module, "Parallel", lambda **_: pytest.fail("a worker was started"))
+        patched.setattr("joblib.Parallel", lambda **_: pytest.fail("a worker was started"))
         runs = train_heads(settings, [blobs(0)], blobs(1), "test")
     assert moved == ["cuda", "cuda"]
     assert all(p.device.type == "cpu" and p.dtype == torch.float32 for p in runs["0"].head.parameters())
