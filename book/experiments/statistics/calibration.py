@@ -1,8 +1,9 @@
-"""Temperature scaling, and the expected calibration error with its interval (Guo et al., 2017)."""
+"""Calibration: confidence against accuracy, its expected error, and temperature scaling (Guo et al., 2017)."""
 
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from book.experiments.checks import check_that
@@ -57,6 +58,56 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+class Calibration(NamedTuple):
+    """Confidence of a classifier against its accuracy.
+
+    Attributes
+    ----------
+    bins : DataFrame
+        A row for each bin of confidence that has images: `low`, `high` (its bounds), `confidence` (mean), `accuracy`,
+        `images`.
+    expected_error : float
+        Mean of |accuracy - confidence| over the bins, weighted with their images: the expected calibration error.
+    """
+
+    bins: pd.DataFrame
+    expected_error: float
+
+
+def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Compare confidence, the highest probability, with accuracy, in ten bins of equal width (Guo et al., 2017).
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (n, number of classes)
+    labels : ndarray of int, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If rows are not probabilities.
+    """
+    check_that(probabilities.ndim == 2, "probabilities", "of shape (n, classes)", probabilities.shape)
+    lowest, sums = probabilities.min(), probabilities.sum(axis=1)
+    check_that(lowest >= 0, "probabilities", "at least 0", float(lowest))
+    furthest = float(sums[np.abs(sums - 1).argmax()])
+    check_that(abs(furthest - 1) <= 1e-3, "probabilities", "rows that sum to 1", furthest)
+    confidence, correct, number = _binned(probabilities, labels)
+    rows = [
+        {
+            "low": bin_number / NUM_BINS,
+            "high": (bin_number + 1) / NUM_BINS,
+            "confidence": confidence[number == bin_number].mean(),
+            "accuracy": correct[number == bin_number].mean(),
+            "images": int((number == bin_number).sum()),
+        }
+        for bin_number in np.unique(number)
+    ]
+    bins = pd.DataFrame(rows)
+    gaps = (bins["accuracy"] - bins["confidence"]).abs()
+    return Calibration(bins, float((gaps * bins["images"]).sum() / len(labels)))
+
+
 class CalibrationErrors(NamedTuple):
     """Expected calibration errors of two classifiers on the same images.
 
@@ -89,7 +140,8 @@ def compare_calibration_errors(
         Of the bootstrap.
     """
     n = len(labels)
-    gaps, bins = zip(*(_gaps(probabilities, labels) for probabilities in (first, second)), strict=True)
+    binned = [_binned(probabilities, labels) for probabilities in (first, second)]
+    gaps, bins = zip(*((confidence - correct, number) for confidence, correct, number in binned), strict=True)
     rng = np.random.default_rng(seed)
     resamples = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(BOOTSTRAP_DRAWS))
     drawn = np.array([_expected_errors(gaps, bins, counts) for counts in resamples])
@@ -100,11 +152,11 @@ def compare_calibration_errors(
     )
 
 
-def _gaps(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence minus correctness of each image, and the number of its bin."""
+def _binned(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence of each image, whether its class is right, and the number of its bin; a bin holds its upper bound."""
     confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    return confidence - correct, np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    number = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    return confidence, probabilities.argmax(axis=1) == labels, number
 
 
 def _expected_errors(gaps, bins, counts: np.ndarray) -> list[float]:

@@ -1,13 +1,11 @@
-"""Recall, precision and F1 of each class, confused pairs of classes, and calibration."""
+"""Recall, precision and F1 of each class, and confused pairs of classes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from book.experiments.checks import check_integer, check_that
 from book.experiments.statistics.intervals import Interval, wilson_interval
 
 BOOTSTRAP_DRAWS = 2000
@@ -78,61 +76,6 @@ def confused_pairs(labels: np.ndarray, predictions: np.ndarray, class_names: Seq
         for second in range(first + 1, len(class_names))
     ]
     return pd.DataFrame(rows).sort_values("errors", ascending=False, kind="stable", ignore_index=True)
-
-
-class Calibration(NamedTuple):
-    """Confidence of a classifier against its accuracy.
-
-    Attributes
-    ----------
-    bins : DataFrame
-        A row for each bin of confidence that has images: `low`, `high` (its bounds), `confidence` (mean), `accuracy`,
-        `images`.
-    expected_error : float
-        Mean of |accuracy - confidence| over the bins, weighted with their images: the expected calibration error.
-    """
-
-    bins: pd.DataFrame
-    expected_error: float
-
-
-def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 10) -> Calibration:
-    """Compare confidence, the highest probability, with accuracy, in bins of equal width (Guo et al., 2017).
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (n, number of classes)
-    labels : ndarray of int, shape (n,)
-    num_bins : int
-        Bins of (0, 1].
-
-    Raises
-    ------
-    ValueError
-        If rows are not probabilities.
-    """
-    check_integer("num_bins", num_bins, minimum=1)
-    check_that(probabilities.ndim == 2, "probabilities", "of shape (n, classes)", probabilities.shape)
-    lowest, sums = probabilities.min(), probabilities.sum(axis=1)
-    check_that(lowest >= 0, "probabilities", "at least 0", float(lowest))
-    furthest = float(sums[np.abs(sums - 1).argmax()])
-    check_that(abs(furthest - 1) <= 1e-3, "probabilities", "rows that sum to 1", furthest)
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    rows = [
-        {
-            "low": bin_number / num_bins,
-            "high": (bin_number + 1) / num_bins,
-            "confidence": confidence[number == bin_number].mean(),
-            "accuracy": correct[number == bin_number].mean(),
-            "images": int((number == bin_number).sum()),
-        }
-        for bin_number in np.unique(number)
-    ]
-    bins = pd.DataFrame(rows)
-    gaps = (bins["accuracy"] - bins["confidence"]).abs()
-    return Calibration(bins, float((gaps * bins["images"]).sum() / len(labels)))
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Temperature scaling against a grid and a known answer; the expected calibration error against `calibrate`."""
+"""Calibration counted by hand; temperature scaling against a grid and a known answer; the expected error twice."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from book.experiments.statistics.calibration import (
+    calibrate,
     compare_calibration_errors,
     fit_temperature,
     log_probabilities,
     losses,
 )
-from book.experiments.statistics.classification import calibrate
 
 
 def calibrated(n=20_000, seed=0):
@@ -75,3 +75,38 @@ def test_the_interval_of_the_error_is_as_wide_as_the_spread_over_test_sets():
             interval = compare_calibration_errors(probabilities, probabilities, labels, seed).first
             widths.append(interval.high - interval.low)
     assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(errors), rel=0.35)
+
+
+def test_expected_calibration_error_is_that_counted_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.62, 0.38], [0.36, 0.64]])
+    labels = np.array([0, 1, 0, 1])
+    found = calibrate(probabilities, labels)
+    assert found.bins["images"].tolist() == [2, 2]
+    assert found.bins["accuracy"].tolist() == [1.0, 0.5]
+    assert found.expected_error == pytest.approx((2 * (1 - 0.63) + 2 * (0.93 - 0.5)) / 4)
+
+
+def test_probabilities_drawn_from_the_truth_are_calibrated():
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet(np.ones(3), 20000)
+    labels = (probabilities.cumsum(axis=1) > generator.random((20000, 1))).argmax(axis=1)
+    assert calibrate(probabilities, labels).expected_error < 0.015
+    assert calibrate(probabilities, (labels + 1) % 3).expected_error > 0.2
+
+
+def test_confidence_of_exactly_one_falls_into_the_last_bin():
+    found = calibrate(np.array([[1.0, 0.0]]), np.array([0]))
+    assert found.bins[["low", "high"]].to_numpy().tolist() == [[0.9, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([[0.5, 0.6]], "probabilities must be rows that sum to 1; got 1.1"),
+        ([[1.5, -0.5]], "probabilities must be at least 0; got -0.5"),
+        ([0.5, 0.5], r"probabilities must be of shape \(n, classes\); got \(2,\)"),
+    ],
+)
+def test_rows_that_are_no_probabilities_are_refused(probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(np.array(probabilities), np.array([0]))

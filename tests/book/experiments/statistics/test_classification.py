@@ -1,10 +1,10 @@
-"""Measures of single classes, confusions and calibration, against scikit-learn and counts by hand."""
+"""Measures of single classes and confusions, against scikit-learn and counts by hand."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from book.experiments.statistics.classification import calibrate, class_table, confused_pairs
+from book.experiments.statistics.classification import class_table, confused_pairs
 from book.experiments.statistics.intervals import accuracy_with_interval
 
 NAMES = ("a", "b", "c")
@@ -54,44 +54,3 @@ def test_confused_pairs_count_both_directions_most_confused_first():
 
 def test_pairs_without_an_error_have_no_share():
     assert confused_pairs(LABELS, LABELS, NAMES)["share"].isna().all()
-
-
-def test_expected_calibration_error_is_that_counted_by_hand():
-    probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.62, 0.38], [0.36, 0.64]])
-    labels = np.array([0, 1, 0, 1])
-    found = calibrate(probabilities, labels)
-    assert found.bins["images"].tolist() == [2, 2]
-    assert found.bins["accuracy"].tolist() == [1.0, 0.5]
-    assert found.expected_error == pytest.approx((2 * (1 - 0.63) + 2 * (0.93 - 0.5)) / 4)
-
-
-def test_probabilities_drawn_from_the_truth_are_calibrated():
-    generator = np.random.default_rng(0)
-    probabilities = generator.dirichlet(np.ones(3), 20000)
-    labels = (probabilities.cumsum(axis=1) > generator.random((20000, 1))).argmax(axis=1)
-    assert calibrate(probabilities, labels).expected_error < 0.015
-    assert calibrate(probabilities, (labels + 1) % 3).expected_error > 0.2
-
-
-def test_confidence_of_exactly_one_falls_into_the_last_bin():
-    found = calibrate(np.array([[1.0, 0.0]]), np.array([0]))
-    assert found.bins[["low", "high"]].to_numpy().tolist() == [[0.9, 1.0]]
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "message"),
-    [
-        ([[0.5, 0.6]], "probabilities must be rows that sum to 1; got 1.1"),
-        ([[1.5, -0.5]], "probabilities must be at least 0; got -0.5"),
-        ([0.5, 0.5], r"probabilities must be of shape \(n, classes\); got \(2,\)"),
-    ],
-)
-def test_rows_that_are_no_probabilities_are_refused(probabilities, message):
-    with pytest.raises(ValueError, match=message):
-        calibrate(np.array(probabilities), np.array([0]))
-
-
-@pytest.mark.parametrize("num_bins", [0, True, 2.5, "10"])
-def test_number_of_bins_is_a_positive_integer(num_bins):
-    with pytest.raises(ValueError, match="num_bins must be an integer at least 1; got"):
-        calibrate(np.array([[1.0, 0.0]]), np.array([0]), num_bins)
