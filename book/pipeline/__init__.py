@@ -4,6 +4,7 @@ The pipeline knows chapters as files and imports nothing that they import:
 
 =================  ================================================================================
 ``errors``         the errors that are shown without a traceback
+``git``            what git says of the project, whatever the user's shell says to git
 ``project``        what there is: folders, chapters, their order, needs and parameters
 ``build``          the project in one profile, with the folders that belong to it
 ``parameters``     what a profile (``full``, ``quick``) or a command line overrides, checked

@@ -123,6 +123,9 @@ def _status_of(build: Build, chapter: Chapter, found: dict[str, Status]) -> Stat
     try:
         notebook = _read(result)
         record = _record_of(notebook)
+        if not record and build.is_published(chapter):
+            # Perhaps the record's name, or the digest's, is what is damaged.
+            raise _DamagedResultError(f"{result.name} is damaged: it holds no record that the pipeline wrote")
         reasons = _changes(record, components)
         damaged = _damaged_models(record, build.models_of(chapter))
         if not reasons and len(code_cells_of(notebook)) != len(chapter.code_cells):
@@ -307,14 +310,14 @@ def _record_of(notebook: NotebookNode) -> dict[str, Any]:
 
 
 def _damaged_models(record: dict[str, Any], folder: Path) -> list[str]:
-    """Say which files for other chapters are not those that the notebook recorded."""
+    """Say which files for other chapters are not those that the notebook recorded, and which it did not record."""
     wanted = record.get("models", {})
     present = checksums_of(folder)
     return [
         f"its model {name} {'is not what was recorded' if name in present else 'is missing'}"
         for name, checksum in wanted.items()
         if present.get(name) != checksum
-    ]
+    ] + [f"{name} lies among its models, and is none of them" for name in present if name not in wanted]
 
 
 def _cost(record: dict[str, Any]) -> float | None:

@@ -37,7 +37,13 @@ from book.pipeline.build import Build
 from book.pipeline.content_key import Status, components_of, external_imports
 from book.pipeline.cost import ProcessTree
 from book.pipeline.errors import ChapterError
-from book.pipeline.kernel import Kernel, check_loopback, clean_environment, remove_leftovers
+from book.pipeline.kernel import (
+    Kernel,
+    check_loopback,
+    check_no_matplotlibrc,
+    clean_environment,
+    remove_leftovers,
+)
 from book.pipeline.progress_bars import Progress
 from book.pipeline.project import INJECTED_TAG, Project, code_cells_of, tags_of
 from book.pipeline.results import store_result
@@ -87,12 +93,15 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
 
     Raises
     ------
+    BookError
+        If the surroundings don't let it run, or would change the result.
     ChapterError
         If a cell fails or writes anything to the error output, or if the sources change meanwhile. The previous
         result is left as it was.
     """
     chapter = status.chapter
     check_loopback()
+    check_no_matplotlibrc(build.root)
     for place in (status.result.parent, build.models_of(chapter).parent):
         _check_writable(place)
     folder = build.project.build / "kernel"

@@ -16,11 +16,11 @@ import nbformat
 from nbformat import NotebookNode
 
 from book.pipeline.build import Build
-from book.pipeline.configuration import CONTENTS, copy_below, numbered_pages, numbering, stage_configuration
+from book.pipeline.configuration import copy_below, numbered_pages, numbering, stage_configuration
 from book.pipeline.errors import BookError
 from book.pipeline.excerpts import with_excerpts
 from book.pipeline.execute import code_cells_with_runs
-from book.pipeline.project import Chapter, Project, read_yaml, tags_of
+from book.pipeline.project import Chapter, Project, read_contents, tags_of
 from book.pipeline.provenance import RUN_TIMES_MARK, box, run_times
 from book.pipeline.publish import KERNEL, LANGUAGE, compose
 from book.pipeline.results import read_result
@@ -49,7 +49,7 @@ def stage(build: Build, folder: Path) -> Path:
     project = build.project
     executed = {chapter.name: read_result(build, chapter) for chapter in build.chapters}
     glued = {chapter.name: _glued(chapter, executed[chapter.name]) for chapter in build.chapters}
-    contents = read_yaml(project.root / CONTENTS)
+    contents = read_contents(project.root)
     numbered = numbered_pages(contents)
     for chapter, following in zip(project.chapters, [*project.chapters[1:], None], strict=True):
         page = _page(build, chapter, executed, glued)

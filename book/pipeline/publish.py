@@ -23,6 +23,7 @@ from book.pipeline.project import (
     OPENING_TAG,
     PARAMETERS_TAG,
     Chapter,
+    mapping_in,
     read_text,
     read_yaml,
     tags_of,
@@ -157,7 +158,8 @@ def _figures(build: Build) -> dict[str, str]:
 
 def _opening(build: Build, chapter: Chapter, executed: NotebookNode) -> str:
     """Write the cell that finds the project's folder wherever a notebook is opened."""
-    repository = read_yaml(build.root / "_config.yml").get("repository") or {}
+    path = build.root / "_config.yml"
+    repository = mapping_in(read_yaml(path), "repository", path)
     opening = _OPENING.format(
         url=repository.get("url"),
         branch=repository.get("branch"),

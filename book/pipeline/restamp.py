@@ -32,11 +32,15 @@ from book.files import checksums_of, write_atomically
 from book.pipeline.build import Build
 from book.pipeline.content_key import Status, recorded, seal_of, statuses
 from book.pipeline.errors import BookError
+from book.pipeline.git import run_git
+from book.pipeline.kernel import Watchdog
 from book.pipeline.project import Chapter, Project, tags_of
 
 # Where something differs: the cell or "files", the output, its type, the word.
 Place = tuple[str | int, ...]
 QUICK = Path("_build", "quick")
+# Where checkouts are, below _build.
+_FOLDER, _CHECKOUT = "restamp-", "checkout"
 # Cells that are papermill's or the pipeline's.
 _FOREIGN_TAGS = frozenset(("injected-parameters", "opening"))
 _BUILD = """
@@ -98,6 +102,7 @@ def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
     name = _git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
     if not name:
         raise BookError(f"--from must be a commit of this repository; got {commit}")
+    _remove_leftovers(project)
     with _worktree(project, name) as before:
         _check_stored_results(build, before, stale, commit)
         with _snapshot(project) as now:
@@ -259,27 +264,36 @@ def _run_quick(root: Path) -> None:
 
 def _python(root: Path, script: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a checkout with the code of that checkout, and with this one's where it has none."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOOK_", "PYTHONPATH"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOOK_", "PYTHON"))}
     if not (root / "book" / "__init__.py").is_file():
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    command = [sys.executable, "-c", script]
+    # Nobody else ends it, should this process be killed.
+    watchdog = Watchdog()
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        watchdog.watch(process.pid)
+        printed, _ = process.communicate()
+    finally:
+        watchdog.end()
+    return subprocess.CompletedProcess(command, process.returncode, printed)
 
 
 @contextmanager
 def _worktree(project: Project, commit: str) -> Iterator[Path]:
     """Check a commit out into a folder of its own while the block runs."""
     with _temporary_folder(project) as folder:
-        place = folder / "checkout"
+        place = folder / _CHECKOUT
         _git(project.root, "worktree", "add", "--detach", "--quiet", str(place), commit)
         try:
             yield place
@@ -301,17 +315,27 @@ def _snapshot(project: Project) -> Iterator[Path]:
         yield folder
 
 
+def _remove_leftovers(project: Project) -> None:
+    """Remove what a killed restamp left; no other one is at work, since commands exclude each other."""
+    for folder in project.build.glob(f"{_FOLDER}*"):
+        place = folder / _CHECKOUT
+        if place.exists():
+            # Twice, since a checkout that was not finished is locked. If git does not know it, the folder goes alone.
+            run_git(project.root, "worktree", "remove", "--force", "--force", str(place))
+        shutil.rmtree(folder)
+
+
 @contextmanager
 def _temporary_folder(project: Project) -> Iterator[Path]:
     project.build.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="restamp-", dir=project.build) as folder:
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=project.build) as folder:
         yield Path(folder).resolve()
 
 
 def _git(root: Path, *arguments: str) -> str:
     """Return what git prints; empty if it answers a quiet question with no."""
     try:
-        run = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        run = run_git(root, *arguments)
     except FileNotFoundError:
         raise BookError("git is missing; a commit can't be compared with without it") from None
     if run.returncode != 0 and run.stderr:

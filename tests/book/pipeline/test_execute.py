@@ -333,6 +333,32 @@ def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypat
     assert outputs(changed / "_build/run/first/first.ipynb") == before
 
 
+def test_settings_of_matplotlib_in_the_projects_folder_are_refused_before_the_chapter_runs(changed, capsys):
+    (changed / "matplotlibrc").write_text("lines.linewidth: 9\n")
+    before = files(changed)
+    assert main(["run", "first"], changed) == 1
+    assert f"error: {changed / 'matplotlibrc'} would change the figures" in capsys.readouterr().err
+    assert {name for name in files(changed).keys() - before.keys() if name != "_build/build.lock"} == set()
+
+
+def test_of_tracking_only_the_readers_account_reaches_the_kernel(tmp_path):
+    account = {"WANDB_API_KEY": "0" * 40, "WANDB_ENTITY": "me", "WANDB_BASE_URL": "https://wandb.example.org:8080/x"}
+    others = {"WANDB_INIT_TIMEOUT": "abc", "WANDB_MODE": "none", "WANDB_PROJECT": "a/b"}
+    environment, complaints = clean_environment(ROOT, tmp_path, account | others)
+    assert {name: value for name, value in environment.items() if name.startswith("WANDB")} == account
+    assert complaints == []
+
+
+@pytest.mark.parametrize("url", ["foo", "ftp://example.org", "https://", "https://wandb.ai", "http://api.wandb.ai"])
+def test_an_address_that_wandb_would_not_take_is_left_out_and_named(tmp_path, url):
+    environment, complaints = clean_environment(ROOT, tmp_path, {"WANDB_BASE_URL": url})
+    assert "WANDB_BASE_URL" not in environment
+    assert complaints[0].startswith("WANDB_BASE_URL must be the http:// or https:// address of a server")
+    environment, complaints = clean_environment(ROOT, tmp_path, {"WANDB_BASE_URL": "https://api.wandb.ai"})
+    assert "WANDB_BASE_URL" in environment
+    assert complaints == []
+
+
 def outputs(path):
     return [cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells]
 
