@@ -30,6 +30,8 @@ from jupyter_client.manager import AsyncKernelManager
 from book.files import DamagedFileError, checksums_of, read_sealed_json, write_sealed_json
 from book.pipeline.errors import BookError
 
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+"""What a notebook says of the kernel that it ran in."""
 PASSED = frozenset(
     (
         # where programs, the user's files and temporary files are
@@ -336,7 +338,7 @@ class Kernel:
             def kernel_spec(self) -> KernelSpec:
                 # This Python, whatever kernels the user has installed.
                 argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=argv, display_name="Python 3", language="python")
+                return KernelSpec(argv=argv, display_name=KERNEL["display_name"], language=KERNEL["language"])
 
             async def start_kernel(self, **kwargs: Any) -> None:
                 self.connection_file = kernel._connection_file

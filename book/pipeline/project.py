@@ -138,6 +138,12 @@ def code_cells_of(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
+def number_cells(notebook: NotebookNode) -> None:
+    """Give the cells their ids, by their places, so that a notebook that is made again is the same."""
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index}"
+
+
 def parse_parameters(source: str, where: str) -> dict[str, Any]:
     """Read a parameters cell without running it.
 

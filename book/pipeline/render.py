@@ -26,7 +26,7 @@ from book.pipeline import programs
 from book.pipeline.build import Build
 from book.pipeline.configuration import PDF_CONTENTS, REPORT
 from book.pipeline.content_key import statuses
-from book.pipeline.errors import BookError
+from book.pipeline.errors import BookError, without_colours
 from book.pipeline.kernel import PASSED, Watchdog
 from book.pipeline.pages import DOWNLOADS, pdf_stage, stage
 from book.pipeline.project import CONTENTS
@@ -36,7 +36,6 @@ SPHINX = Path(__file__).parents[1] / "sphinx"
 PDF_FILES = tuple(f"{name}.{ending}" for name in ("book", REPORT) for ending in ("log", "pdf"))
 """The PDFs, and LaTeX's account of each."""
 _PDFS = "checksums of PDFs"
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def render(build: Build) -> tuple[Path, Path | None]:
@@ -262,7 +261,7 @@ def _jupyter_book(renderers: Renderers, staged: Path, made: Path, builder: str, 
     command += ["-n", "-W", "--keep-going", "-q"]
     done = renderers.run(f"Jupyter Book's {builder} build", command, made, _environment())
     if done.returncode != 0:
-        output = _COLOUR.sub("", done.stdout + done.stderr).replace(f"{staged}{os.sep}", "")
+        output = without_colours(done.stdout + done.stderr).replace(f"{staged}{os.sep}", "")
         # MyST-NB counts lines as 10000 times the cell's number and the line in the cell.
         output = re.sub(r"\.ipynb:(\d+)(\d{4}):", lambda m: f".md, cell {m[1]}, line {int(m[2])}:", output)
         warnings = [line for line in output.splitlines() if "WARNING" in line or "ERROR" in line]

@@ -34,29 +34,18 @@ from book.pipeline.content_key import Status, recorded, seal_of, statuses
 from book.pipeline.errors import BookError
 from book.pipeline.git import run_git
 from book.pipeline.kernel import Watchdog
-from book.pipeline.project import Chapter, Project, tags_of
+from book.pipeline.project import Chapter, Project, code_cells_of
 
 # Where something differs: the cell or "files", the output, its type, the word.
 Place = tuple[str | int, ...]
 QUICK = Path("_build", "quick")
 # Where checkouts are, below _build.
 _FOLDER, _CHECKOUT = "restamp-", "checkout"
-# Cells that are papermill's or the pipeline's.
-_FOREIGN_TAGS = frozenset(("injected-parameters", "opening"))
 _BUILD = """
 import sys
 from pathlib import Path
 from book.__main__ import main
 sys.exit(main(["build", "--profile", "quick", "--no-render"], Path.cwd()))
-"""
-# For a commit from before the command line knew --no-render.
-_UPDATE = """
-from pathlib import Path
-from book.pipeline.parameters import load_profile
-from book.pipeline.plan import update
-from book.pipeline.project import load_project
-project = load_project(Path.cwd())
-update(project, load_profile(project, "quick"))
 """
 _STATUS = """
 import sys
@@ -64,7 +53,6 @@ from pathlib import Path
 from book.__main__ import main
 sys.exit(main(["status"], Path.cwd()))
 """
-_USAGE_ERROR = 2
 # glue puts a prefix before them.
 _BINARY = ("image/png", "image/jpeg", "application/pdf")
 _WORDS = re.compile(r"[-+.\w]+|[^-+.\w]+")
@@ -133,10 +121,7 @@ def _check_stored_results(build: Build, before: Path, stale: list[Status], commi
         if damaged:
             folder = build.models_of(status.chapter).relative_to(build.root)
             raise BookError(f"{folder}/{damaged[0]} is damaged; restore it: git checkout -- {folder}")
-        record = _record(status.result)
-        if "models" not in record:
-            raise BookError(f"{status.chapter.name}: the stored result does not say what it left for others; run it")
-        made_with = record["parameters"]
+        made_with = recorded(status.result)["parameters"]
         wanted = build.parameters(status.chapter)
         different = [
             f"{name} must be {made_with.get(name)!r}; got {wanted.get(name)!r}"
@@ -213,8 +198,7 @@ def _differences_of_outputs(old: list[dict], new: list[dict]) -> Iterator[Place]
 
 def _outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
     """List the outputs of each of the chapter's code cells, each as its parts, without the counts of executions."""
-    cells = [c for c in notebook.cells if c.cell_type == "code" and not _FOREIGN_TAGS.intersection(tags_of(c))]
-    return [[_parts(output) for output in cell.outputs] for cell in cells]
+    return [[_parts(output) for output in cell.outputs] for cell in code_cells_of(notebook)]
 
 
 def _parts(output: NotebookNode) -> dict[str, Any]:
@@ -233,8 +217,7 @@ def _in_words(place: Place, root: Path, name: str) -> str:
         case ("file", path):
             return f"the file {path} that it leaves for others"
     notebook = nbformat.read(_quick_result(root, name), as_version=4)
-    cells = [c for c in notebook.cells if c.cell_type == "code" and not _FOREIGN_TAGS.intersection(tags_of(c))]
-    cell = cells[place[0]]
+    cell = code_cells_of(notebook)[place[0]]
     line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "empty")
     where = f"code cell {place[0] + 1} ({line})"
     if place[1] == "number":
@@ -249,15 +232,12 @@ def _quick_result(root: Path, name: str) -> Path:
 
 
 def _quick_models(root: Path, name: str) -> dict[str, str]:
-    """Return the checksums of the files that a chapter left, wherever the commit keeps them."""
-    folders = (root / QUICK / "results" / "models" / name, root / QUICK / "models" / name)
-    return next((checksums_of(folder) for folder in folders if folder.is_dir()), {})
+    """Return the checksums of the files that a chapter left."""
+    return checksums_of(root / QUICK / "results" / "models" / name)
 
 
 def _run_quick(root: Path) -> None:
     run = _python(root, _BUILD)
-    if run.returncode == _USAGE_ERROR:
-        run = _python(root, _UPDATE)
     if run.returncode != 0:
         raise BookError(f"the quick profile failed in {root}:\n{run.stdout.strip()[-4000:]}")
 
@@ -345,11 +325,6 @@ def _git(root: Path, *arguments: str) -> str:
 
 def _seal(result: Path) -> str:
     return seal_of(nbformat.read(result, as_version=4))
-
-
-def _record(result: Path) -> dict[str, Any]:
-    """Return the record of a result that may be of a scheme of its own, without a digest."""
-    return recorded(result) or dict(nbformat.read(result, as_version=4).metadata["book"])
 
 
 def _stamp(status: Status, stamp: dict[str, str]) -> None:

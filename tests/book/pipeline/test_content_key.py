@@ -27,11 +27,12 @@ def publish(root, total="1"):
         status = _statuses(root)[name]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1") for _ in status.chapter.code_cells])
         notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
+        step = {"found": True, "folder": "step", "wall_seconds": 30, "cpu_seconds": 30}
         record = {
             "key": status.key,
             "components": status.components,
             "models": checksums_of(models) if name == "first" else {},
-            "cost": {"wall_seconds": 60, "steps": [{"found": True, "wall_seconds": 30}]},
+            "cost": {"wall_seconds": 60, "cpu_seconds": 60, "peak_mib": 1, "steps": [step]},
         }
         notebook.metadata["book"] = record
         notebook.metadata["book"]["digest"] = seal_of(notebook)
@@ -225,9 +226,7 @@ def test_the_published_results_are_those_of_the_full_profile(root):
 def test_a_chapter_that_needs_a_stale_one_waits_for_it_and_is_fresh_if_that_leaves_the_same_files(root):
     publish(root)
     edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
-    second = _statuses(root)["second"]
-    assert second.reasons == ["first is stale"]
-    assert second.waits_for_needs
+    assert _statuses(root)["second"].reasons == ["first is stale"]
     _publish_first(root, "1")
     assert reasons(root) == {"first": [], "second": []}
 
@@ -235,16 +234,7 @@ def test_a_chapter_that_needs_a_stale_one_waits_for_it_and_is_fresh_if_that_leav
 def test_a_chapter_is_stale_if_one_that_it_needs_left_other_files(root):
     publish(root)
     _publish_first(root, "2")
-    second = _statuses(root)["second"]
-    assert second.reasons == ["models of first changed"]
-    assert not second.waits_for_needs
-
-
-def test_a_chapter_with_a_reason_of_its_own_does_not_wait_for_its_needs(root):
-    publish(root)
-    edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
-    edit(root / "book/chapters/second.md", "total * num_epochs", "total + num_epochs")
-    assert not _statuses(root)["second"].waits_for_needs
+    assert _statuses(root)["second"].reasons == ["models of first changed"]
 
 
 def test_a_stale_chapter_is_expected_to_take_what_its_result_cost_with_the_steps_found_in_the_cache(root):

@@ -380,7 +380,7 @@ def test_a_caption_without_a_figure_fails_and_leaves_the_last_result(changed, ca
 
 
 def test_a_result_records_what_it_cost(changed):
-    step = '{"step": "a", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": true}'
+    step = '{"step": "a", "folder": "a-0", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": true}'
     edit(
         changed / "book/chapters/second.md",
         "total * num_epochs\n",
@@ -392,7 +392,7 @@ def test_a_result_records_what_it_cost(changed):
     assert cost.wall_seconds > 0
     assert cost.peak_mib > 10
     assert [dict(step) for step in cost.steps] == [
-        {"step": "a", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": True}
+        {"step": "a", "folder": "a-0", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": True}
     ]
 
 
