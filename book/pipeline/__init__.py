@@ -1,7 +1,7 @@
 """Execute the chapters and render the book.
 
-The pipeline knows chapters as files. Of the project's modules it imports ``book.sources``, ``book.files`` and
-``book.constraints``, which the chapters use as well, and no other that they import:
+The pipeline knows chapters as files. Of the modules that they import, it imports ``book.sources``, ``book.files`` and
+what a parameter may be, ``book.constraints``, and no other:
 
 =================  ================================================================================
 ``errors``         the errors that are shown without a traceback, and what their messages are made of

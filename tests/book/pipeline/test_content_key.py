@@ -5,7 +5,6 @@ import shutil
 
 import nbformat
 import pytest
-from small_project import edit
 
 from book.files import checksums_of, write_atomically
 from book.pipeline.content_key import external_imports, project_modules, seal_of, statuses
@@ -13,6 +12,7 @@ from book.pipeline.errors import BookError, DamagedResultError
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.results import check_whole
+from tests.small_project import edit
 
 
 def keys(root):

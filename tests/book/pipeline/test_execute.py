@@ -13,7 +13,6 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from small_project import ROOT, edit
 
 from book.__main__ import main
 from book.pipeline import results
@@ -23,6 +22,7 @@ from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
 from book.pipeline.results import restore_interrupted
+from tests.small_project import ROOT, edit
 
 RECORDED = ("environment", "date", "cost", "digest")
 BUILD = ["build", "--no-render"]

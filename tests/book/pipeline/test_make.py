@@ -8,7 +8,8 @@ from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
-from small_project import ROOT
+
+from tests.small_project import ROOT
 
 REQUIREMENTS = ("requirements.txt", "requirements-cluster.txt")
 DIRECT = re.compile(r"^([\w.-]+)==", re.MULTILINE)

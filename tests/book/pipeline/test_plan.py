@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from small_project import edit
 
 from book.__main__ import main
 from book.pipeline import plan as planning
@@ -13,6 +12,7 @@ from book.pipeline.execute import execute_chapter
 from book.pipeline.parameters import load_build
 from book.pipeline.plan import left_by_rerun, plan, update
 from book.pipeline.project import load_project
+from tests.small_project import edit
 
 BUILD = ["build", "--no-render"]
 

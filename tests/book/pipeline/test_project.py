@@ -1,9 +1,9 @@
 """What there is: a table of contents or a front matter that is not what it must be is named with the remedy."""
 
 import pytest
-from small_project import edit
 
 from book.__main__ import main
+from tests.small_project import edit
 
 
 @pytest.mark.parametrize(

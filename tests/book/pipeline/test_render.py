@@ -12,9 +12,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
-from pages import Pages, letters
 from pypdf import PdfReader
-from small_project import ROOT, edit
 
 from book.__main__ import main
 from book.pipeline import render as rendering
@@ -22,6 +20,8 @@ from book.pipeline.errors import BookError
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.provenance import RUN_TIMES_MARK
+from tests.pages import Pages, letters
+from tests.small_project import ROOT, edit
 
 pytestmark = pytest.mark.xdist_group("rendered")
 

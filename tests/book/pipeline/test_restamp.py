@@ -9,7 +9,6 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from small_project import ROOT, edit, make_project
 
 from book.__main__ import main
 from book.pipeline import restamp as restamping
@@ -19,6 +18,7 @@ from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
 from book.pipeline.restamp import restamp
+from tests.small_project import ROOT, edit, make_project
 
 OUTPUT = {"output_type": "stream", "name": "stdout", "text": "a 1.5 b 2"}
 

@@ -7,13 +7,13 @@ import subprocess
 from zipfile import ZipFile
 
 import pytest
-from small_project import edit
 
 from book.__main__ import main
 from book.pipeline.errors import BookError
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.submission import make_submission
+from tests.small_project import edit
 
 pytestmark = pytest.mark.xdist_group("rendered")
 
@@ -79,7 +79,7 @@ def test_a_name_that_is_no_roll_number_is_refused(root, name):
     assert not archives(root)
 
 
-def test_a_stale_build_is_refused_with_the_command_that_mends_it(root):
+def test_a_stale_build_is_refused_with_the_command_that_updates_it(root):
     edit(root / "package" / "helper.py", "return", "return 0 +")
     with pytest.raises(BookError, match=r"stale(.|\n)*python -m book build"):
         submit(root)
