@@ -29,8 +29,8 @@ BUILD = ["build", "--no-render"]
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def state(root, profile="full"):
-    build = load_build(load_project(root), profile)
+def state(root):
+    build = load_build(load_project(root), "full")
     return build, statuses(build)
 
 
