@@ -10,6 +10,8 @@ GET_LATEX := $(PYTHON) -m book latex > /dev/null
 .DEFAULT_GOAL := help
 # Through the environment and as it is, so that nothing in it is run.
 override export NAME := $(value NAME)
+# Python's own settings are for other environments: with one of them it would not even find the book.
+unexport PYTHONSAFEPATH PYTHONHOME PYTHONPATH
 .PHONY: help book quick rerun test faults bench status submission latex browser clean
 
 help: ## show this list

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_project import ROOT, make_project
 
 from book.__main__ import main
 from book.files import locked
+from tests.small_project import ROOT, make_project
 
 # The longest groups, in an order in which no process waits long for another: the quick book is built while other
 # processes do what does not need it; what does need it comes before the many short tests.

@@ -4,10 +4,10 @@ import ast
 import sys
 
 import pytest
-from small_project import ROOT
 
 from book import sources
 from book.sources import read_source
+from tests.small_project import ROOT
 
 SHARED = {"book.sources", "book.files", "book.constraints"}
 # Of each part: the modules of the project that it may import, by their beginnings, beside its own.
@@ -61,10 +61,8 @@ def test_the_numpy_network_imports_numpy_and_the_standard_library():
 
 @pytest.mark.parametrize("name", sorted(SHARED))
 def test_what_both_sides_share_imports_small_libraries_alone(name):
-    path = ROOT / f"{name.replace('.', '/')}.py"
-    if path.is_file():
-        names = {other.partition(".")[0] for other in imports_of(path)}
-        assert names - sys.stdlib_module_names <= SMALL_LIBRARIES | {"book"}
+    names = {other.partition(".")[0] for other in imports_of(ROOT / f"{name.replace('.', '/')}.py")}
+    assert names - sys.stdlib_module_names <= SMALL_LIBRARIES | {"book"}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +124,13 @@ def temporary_files_and_moves(tree):
         if is_move or function == "os.replace" or name in ("mkstemp", "NamedTemporaryFile"):
             calls.append(ast.unparse(call))
     return calls
+
+
+def test_the_table_of_the_pipeline_has_each_of_its_modules():
+    folder = ROOT / "book" / "pipeline"
+    table = ast.get_docstring(ast.parse(read_source(folder / "__init__.py")))
+    listed = [line[2:].partition("`")[0] for line in table.splitlines() if line.startswith("``")]
+    assert sorted(listed) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
 
 
 def test_keys_do_not_depend_on_what_is_installed():

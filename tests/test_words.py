@@ -19,7 +19,8 @@ CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.md"))
 MODULES = sorted(
     path for folder in ("book", "data", "mlp_core", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *CHAPTERS, *MODULES]
+PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md")]
+TEXTS = [*PAPERS, ROOT / "submission" / "Q1.py", *CHAPTERS, *MODULES]
 
 WORDS = {
     r"named (rightly|wrongly)": "correctly classified, misclassified",
@@ -38,7 +39,7 @@ WORDS = {
     r"\bpoolings\b": "max pooling layers",
     r"\b(robust|plain) form\b": "with regularisation, without regularisation",
     r"(wants|wishes|wishing) to see": "maximises, responds to",
-    r"\bmends?\b": "fix, patch",
+    r"\bmend": "fix, patch",
     r"\brivals?\b": "models not significantly worse than the best",
     r"\brefuse_": "check_",
     r"\b(images|operations|bytes|periods|multiplications|steps|products) a (second|pixel|step|minute)\b": "per …",

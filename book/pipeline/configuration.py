@@ -13,9 +13,9 @@ from nbformat import NotebookNode
 
 from book.pipeline.build import Build
 from book.pipeline.errors import BookError
-from book.pipeline.project import files_of, read_text, read_yaml
+from book.pipeline.project import CONTENTS, files_of, mapping_in, read_text, read_yaml, restored_by_git
 
-CONTENTS, PDF_CONTENTS = "_toc.yml", "_toc_pdf.yml"
+PDF_CONTENTS = "_toc_pdf.yml"
 REPORT = "report"
 """The page that is a PDF of its own; the book's PDF has all other pages."""
 # One reading of the sources makes both PDFs. LaTeX drops the heading of a document's root, so the book's is a page
@@ -55,12 +55,22 @@ def stage_configuration(
     contents: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write the configuration and the tables of contents of the pages and of the PDFs."""
+    """Write the configuration and the tables of contents of the pages and of the PDFs.
+
+    Raises
+    ------
+    BookError
+        If an entry of ``_config.yml`` is not what it must be, or a file that it names can't be read.
+    """
     root = build.root
-    configuration = read_yaml(root / "_config.yml")
+    path = root / "_config.yml"
+    configuration = read_yaml(path)
     if not isinstance(configuration.get("title"), str):
-        raise BookError(f"{root / '_config.yml'} must have a title; 'git checkout -- _config.yml' restores it")
-    for name in configuration.get("bibtex_bibfiles") or []:
+        raise BookError(f"{path} must have a title; {restored_by_git(path)}")
+    files = configuration.get("bibtex_bibfiles") or []
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise BookError(f"{path}: 'bibtex_bibfiles' must be a list of files; got {files!r}; {restored_by_git(path)}")
+    for name in files:
         read_text(root / name)  # for its message if the file is missing or no UTF-8
         copy_below(root, root / name, folder)
     for name, target in (("static", "_static"), ("templates", "_templates")):
@@ -68,9 +78,9 @@ def stage_configuration(
             shutil.copytree(root / "book" / name, folder / target)
     if build.profile != "full":
         configuration["title"] += f" ({build.profile} profile)"
-    config = configuration.setdefault("sphinx", {}).setdefault("config", {})
+    config = mapping_in(mapping_in(configuration, "sphinx", path), "config", path)
     # For book.sphinx.theme_patches: the pages that have something to download and to launch.
-    config.setdefault("html_context", {})["executed_pages"] = [chapter.docname for chapter in build.chapters]
+    mapping_in(config, "html_context", path)["executed_pages"] = [chapter.docname for chapter in build.chapters]
     dates = [notebook.metadata["book"]["date"] for notebook in executed.values()]
     if dates:
         # The report's date is that of its latest result, so that rendering once more changes nothing.

@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 from book import sources
 from book.files import checksums_of
 from book.pipeline.build import Build
+from book.pipeline.cost import cost_of
 from book.pipeline.errors import BookError
 from book.pipeline.project import INJECTED_TAG, PARAMETERS_TAG, Chapter, code_cells_of, tags_of
 
@@ -42,7 +43,7 @@ RESULT_TAGS = frozenset(("raises-exception", "skip-execution"))
 _CELL_MAGIC = re.compile(r"\s*%%(\w+).*\n?")
 
 
-class _DamagedResultError(Exception):
+class _NotAsWrittenError(Exception):
     """A stored result that is not what the pipeline wrote."""
 
 
@@ -88,11 +89,6 @@ class Status:
         """Whether the stored result can be published."""
         return not self.reasons
 
-    @property
-    def waits_for_needs(self) -> bool:
-        """Whether nothing speaks against the stored result but that a chapter that it needs is stale."""
-        return bool(self.stale_needs) and len(self.reasons) == len(self.stale_needs)
-
 
 def statuses(build: Build) -> dict[str, Status]:
     """Compare the stored results with the sources.
@@ -123,6 +119,9 @@ def _status_of(build: Build, chapter: Chapter, found: dict[str, Status]) -> Stat
     try:
         notebook = _read(result)
         record = _record_of(notebook)
+        if not record and build.is_published(chapter):
+            # Perhaps the record's name, or the digest's, is what is damaged.
+            raise _NotAsWrittenError(f"{result.name} is damaged: it holds no record that the pipeline wrote")
         reasons = _changes(record, components)
         damaged = _damaged_models(record, build.models_of(chapter))
         if not reasons and len(code_cells_of(notebook)) != len(chapter.code_cells):
@@ -131,7 +130,7 @@ def _status_of(build: Build, chapter: Chapter, found: dict[str, Status]) -> Stat
         reasons += damaged
     except FileNotFoundError:
         reasons = ["not executed yet"]
-    except _DamagedResultError as error:
+    except _NotAsWrittenError as error:
         reasons, is_damaged = [str(error)], True
     return Status(
         chapter=chapter,
@@ -142,7 +141,7 @@ def _status_of(build: Build, chapter: Chapter, found: dict[str, Status]) -> Stat
         models=record.get("models", {}),
         stale_needs=stale_needs,
         is_damaged=is_damaged,
-        expected_seconds=_cost(record),
+        expected_seconds=cost_of(record).wall_seconds if record else None,
     )
 
 
@@ -206,7 +205,7 @@ def recorded(result: Path) -> dict[str, Any]:
     """Return what the pipeline recorded in an executed notebook, or an empty dict if there is none or it is damaged."""
     try:
         return _record_of(_read(result))
-    except (FileNotFoundError, _DamagedResultError):
+    except (FileNotFoundError, _NotAsWrittenError):
         return {}
 
 
@@ -284,7 +283,7 @@ def _read(result: Path) -> NotebookNode:
     ------
     OSError
         If there is no such file, or it can't be read.
-    _DamagedResultError
+    _NotAsWrittenError
         If the notebook is not as the pipeline wrote it.
     """
     try:
@@ -296,7 +295,7 @@ def _read(result: Path) -> NotebookNode:
     except Exception:  # nbformat raises whatever it meets in something that is no notebook
         is_whole = False
     if not is_whole:
-        raise _DamagedResultError(f"{result.name} is damaged")
+        raise _NotAsWrittenError(f"{result.name} is damaged")
     return notebook
 
 
@@ -307,22 +306,14 @@ def _record_of(notebook: NotebookNode) -> dict[str, Any]:
 
 
 def _damaged_models(record: dict[str, Any], folder: Path) -> list[str]:
-    """Say which files for other chapters are not those that the notebook recorded."""
+    """Say which files for other chapters are not those that the notebook recorded, and which it did not record."""
     wanted = record.get("models", {})
     present = checksums_of(folder)
     return [
         f"its model {name} {'is not what was recorded' if name in present else 'is missing'}"
         for name, checksum in wanted.items()
         if present.get(name) != checksum
-    ]
-
-
-def _cost(record: dict[str, Any]) -> float | None:
-    """Return the seconds that a result cost, those of the steps that it found in the cache included."""
-    cost = record.get("cost")
-    if not cost:
-        return None
-    return cost["wall_seconds"] + sum(step["wall_seconds"] for step in cost.get("steps", []) if step["found"])
+    ] + [f"{name} lies among its models, and is none of them" for name in present if name not in wanted]
 
 
 def _changes(record: dict[str, Any], components: dict[str, str]) -> list[str]:
@@ -338,7 +329,7 @@ def _changes(record: dict[str, Any], components: dict[str, str]) -> list[str]:
             reasons.append(f"{name} changed")
         elif name.startswith("parameter "):
             reasons.append(f"{name} is {'new' if name in components else 'gone'}")
-        elif name.startswith(("models of ", "needs ")):
+        elif name.startswith("models of "):
             reasons.append(f"reads {name}, and did not before" if name in components else f"no longer {name}")
         else:
             what = name.removeprefix("pin ")

@@ -1,4 +1,8 @@
-"""The errors that are shown without a traceback."""
+"""The errors that are shown without a traceback, and what their messages are made of."""
+
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BookError(Exception):
@@ -10,4 +14,9 @@ class ChapterError(BookError):
 
 
 class DamagedResultError(BookError):
-    """A published result that is not what the pipeline stored."""
+    """A stored result that is missing, or not what the pipeline stored; if it is published, no build replaces it."""
+
+
+def without_colours(text: str) -> str:
+    """Take out of what a program printed what gives it colours in a terminal."""
+    return _COLOUR.sub("", text)

@@ -36,15 +36,23 @@ from papermill.exceptions import PapermillExecutionError
 from book.pipeline.build import Build
 from book.pipeline.content_key import Status, components_of, external_imports
 from book.pipeline.cost import ProcessTree
-from book.pipeline.errors import ChapterError
-from book.pipeline.kernel import Kernel, check_loopback, clean_environment, remove_leftovers
+from book.pipeline.errors import ChapterError, without_colours
+from book.pipeline.kernel import (
+    KERNEL,
+    Kernel,
+    check_loopback,
+    check_no_matplotlibrc,
+    clean_environment,
+    remove_leftovers,
+)
 from book.pipeline.progress_bars import Progress
-from book.pipeline.project import INJECTED_TAG, Project, code_cells_of, tags_of
+from book.pipeline.project import INJECTED_TAG, Project, code_cells_of, number_cells, tags_of
 from book.pipeline.results import store_result
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# What a line on the cost of a cached step holds at least.
+_OF_A_STEP = {"step", "folder", "machine", "cpu_seconds", "wall_seconds", "found"}
 NO_SPACE = "No space left on device"
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
 
@@ -87,12 +95,15 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
 
     Raises
     ------
+    BookError
+        If the surroundings don't let it run, or would change the result.
     ChapterError
         If a cell fails or writes anything to the error output, or if the sources change meanwhile. The previous
         result is left as it was.
     """
     chapter = status.chapter
     check_loopback()
+    check_no_matplotlibrc(build.root)
     for place in (status.result.parent, build.models_of(chapter).parent):
         _check_writable(place)
     folder = build.project.build / "kernel"
@@ -180,7 +191,7 @@ def _steps(costs: Path) -> list[dict[str, Any]]:
             step = json.loads(line)
         except ValueError:
             continue
-        if isinstance(step, dict) and step.keys() >= {"step", "wall_seconds", "found"}:
+        if isinstance(step, dict) and step.keys() >= _OF_A_STEP:
             steps.append(step)
     return steps
 
@@ -207,9 +218,8 @@ def _run(build: Build, status: Status, kernel: Kernel, progress: Progress) -> No
     """Execute the chapter's source and return the notebook as papermill leaves it."""
     chapter = status.chapter
     source = nbformat.from_dict(chapter.notebook)
-    for index, cell in enumerate(source.cells):
-        cell["id"] = f"cell-{index}"
-    source.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    number_cells(source)
+    source.metadata["kernelspec"] = KERNEL
     done = 0
 
     def cell_executed(cell: NotebookNode, **_: Any) -> None:
@@ -302,8 +312,8 @@ def _clean(executed: NotebookNode) -> None:
     executed.metadata["language_info"] = {
         name: language[name] for name in ("name", "file_extension", "pygments_lexer") if name in language
     }
-    for index, cell in enumerate(executed.cells):
-        cell["id"] = f"cell-{index}"
+    number_cells(executed)
+    for cell in executed.cells:
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
         if cell.cell_type == "code":
@@ -364,4 +374,4 @@ def _cpuinfo(name: str) -> str:
 
 def _plain(text: str) -> str:
     """Take the colours out of a traceback that does not go to a terminal."""
-    return text if sys.stderr.isatty() else _COLOUR.sub("", text)
+    return text if sys.stderr.isatty() else without_colours(text)

@@ -30,6 +30,8 @@ from jupyter_client.manager import AsyncKernelManager
 from book.files import DamagedFileError, checksums_of, read_sealed_json, write_sealed_json
 from book.pipeline.errors import BookError
 
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+"""What a notebook says of the kernel that it ran in."""
 PASSED = frozenset(
     (
         # where programs, the user's files and temporary files are
@@ -41,19 +43,28 @@ PASSED = frozenset(
         *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
         # caches of downloaded weights
         *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "TORCH_HOME", "XDG_CACHE_HOME"),
+        # the reader's account of Weights & Biases; its other variables say how to track, which the chapter says
+        *("WANDB_API_KEY", "WANDB_ENTITY", "WANDB_BASE_URL"),
         # what Windows needs to start a process
         *("SYSTEMROOT", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TEMP", "TMP"),
     )
 )
 PASSED_PREFIXES = (
     "LC_",  # the locale's parts
-    "WANDB_",  # the reader's key and way of tracking
     *("CUDA_", "NVIDIA_", "CUBLAS_"),  # which GPUs there are, and how they compute
     *("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_", "BLIS_", "NPY_"),  # how BLAS, OpenMP and NumPy compute here
 )
 LOOPBACK_SECONDS = 5
-_NUM_THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS")
-_COUNTS = re.compile(r"[1-9]\d*(,[1-9]\d*)*")
+# What would make a library fail or complain unless it is as it must be: names, values, and the values in words.
+_CHECKED = (
+    (r"(OMP|OPENBLAS|MKL|BLIS|GOTO)_NUM_THREADS", r"[1-9]\d*(,[1-9]\d*)*", "a positive integer"),
+    # wandb refuses other addresses of its own server, such as that of its web site.
+    (
+        r"WANDB_BASE_URL",
+        r"https://api\.wandb\.ai/?|https?://(?!\S*wandb\.ai[^.]*$)[\w.-]+(:\d+)?(/\S*)?",
+        "the http:// or https:// address of a server of Weights & Biases, such as https://api.wandb.ai",
+    ),
+)
 # Seconds since 1970 that matplotlib writes into a figure as its date: constant, so that a figure that did not change
 # has the same bytes.
 SOURCE_DATE_EPOCH = "1700000000"
@@ -147,6 +158,19 @@ def check_loopback() -> None:
         ) from None
 
 
+def check_no_matplotlibrc(root: Path) -> None:
+    """Check that the project's folder holds no settings of Matplotlib, which would take them before any other's.
+
+    Raises
+    ------
+    BookError
+        If there are any; the message names the file and the remedy.
+    """
+    path = root / "matplotlibrc"
+    if path.exists() and not path.is_dir():
+        raise BookError(f"{path} would change the figures, since chapters run in that folder; move it elsewhere")
+
+
 def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the environment of a kernel, without what the pipeline tells a chapter.
 
@@ -170,8 +194,9 @@ def clean_environment(root: Path, folder: Path, outside: Mapping[str, str]) -> t
     for name, value in outside.items():
         if name not in PASSED and not name.startswith(PASSED_PREFIXES):
             continue
-        if _NUM_THREADS.fullmatch(name) and not _COUNTS.fullmatch(value):
-            complaints.append(f"{name} must be a positive integer; got {value!r}; it is left out")
+        must_be = next((words for n, v, words in _CHECKED if re.fullmatch(n, name) and not re.fullmatch(v, value)), "")
+        if must_be:
+            complaints.append(f"{name} must be {must_be}; got {value!r}; it is left out")
             continue
         passed[name] = value
     return passed | {
@@ -313,7 +338,7 @@ class Kernel:
             def kernel_spec(self) -> KernelSpec:
                 # This Python, whatever kernels the user has installed.
                 argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=argv, display_name="Python 3", language="python")
+                return KernelSpec(argv=argv, display_name=KERNEL["display_name"], language=KERNEL["language"])
 
             async def start_kernel(self, **kwargs: Any) -> None:
                 self.connection_file = kernel._connection_file

@@ -16,13 +16,14 @@ import nbformat
 from nbformat import NotebookNode
 
 from book.pipeline.build import Build
-from book.pipeline.configuration import CONTENTS, copy_below, numbered_pages, numbering, stage_configuration
+from book.pipeline.configuration import copy_below, numbered_pages, numbering, stage_configuration
 from book.pipeline.errors import BookError
 from book.pipeline.excerpts import with_excerpts
 from book.pipeline.execute import code_cells_with_runs
-from book.pipeline.project import Chapter, Project, read_yaml, tags_of
+from book.pipeline.kernel import KERNEL
+from book.pipeline.project import Chapter, Project, number_cells, read_contents, tags_of
 from book.pipeline.provenance import RUN_TIMES_MARK, box, run_times
-from book.pipeline.publish import KERNEL, LANGUAGE, compose
+from book.pipeline.publish import LANGUAGE, compose, take_outputs
 from book.pipeline.results import read_result
 
 # The executed notebooks that the pages offer for download.
@@ -49,14 +50,13 @@ def stage(build: Build, folder: Path) -> Path:
     project = build.project
     executed = {chapter.name: read_result(build, chapter) for chapter in build.chapters}
     glued = {chapter.name: _glued(chapter, executed[chapter.name]) for chapter in build.chapters}
-    contents = read_yaml(project.root / CONTENTS)
+    contents = read_contents(project.root)
     numbered = numbered_pages(contents)
     for chapter, following in zip(project.chapters, [*project.chapters[1:], None], strict=True):
         page = _page(build, chapter, executed, glued)
         if following and (chapter.docname in numbered) != (following.docname in numbered):
             page.cells.append(nbformat.v4.new_markdown_cell(numbering(following.docname in numbered)))
-        for index, cell in enumerate(page.cells):
-            cell["id"] = f"cell-{index}"
+        number_cells(page)
         _write(folder / f"{chapter.docname}.ipynb", page)
         if chapter.is_executable:
             _write(download_of(folder, chapter.docname), compose(build, chapter, executed[chapter.name]))
@@ -110,7 +110,7 @@ def _page(
     page.metadata = nbformat.from_dict(own | {"kernelspec": KERNEL, "language_info": LANGUAGE})
     page.nbformat, page.nbformat_minor = 4, 5
     if chapter.is_executable:
-        _take_outputs(page, executed[chapter.name])
+        take_outputs(page, executed[chapter.name])
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = with_excerpts(cell.source, str(chapter.path), build.project, executed)
@@ -131,12 +131,6 @@ def _page(
         outputs = list(foreign.values())
         page.cells.append(nbformat.v4.new_code_cell("", outputs=outputs, metadata={"tags": ["remove-cell"]}))
     return page
-
-
-def _take_outputs(page: NotebookNode, executed: NotebookNode) -> None:
-    for cell, result in code_cells_with_runs(page, executed):
-        cell.outputs = copy.deepcopy(result.outputs)
-        cell.execution_count = result.get("execution_count")
 
 
 def _glued(chapter: Chapter, executed: NotebookNode) -> dict[str, NotebookNode]:

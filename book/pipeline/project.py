@@ -19,6 +19,10 @@ PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
 # The first cell of a published notebook, see `book.pipeline.publish`.
 OPENING_TAG = "opening"
+CONTENTS = "_toc.yml"
+# Of an entry of the table of contents, what names a page, and what holds entries.
+_PAGES = ("root", "file")
+_LISTS = ("parts", "chapters", "sections", "entries", "subtrees")
 # What `is_plain` admits, for messages.
 ANYTHING = "numbers, texts, true, false, None, or lists and mappings of these"
 
@@ -134,6 +138,12 @@ def code_cells_of(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and not ours & set(tags_of(cell))]
 
 
+def number_cells(notebook: NotebookNode) -> None:
+    """Give the cells their ids, by their places, so that a notebook that is made again is the same."""
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index}"
+
+
 def parse_parameters(source: str, where: str) -> dict[str, Any]:
     """Read a parameters cell without running it.
 
@@ -197,12 +207,12 @@ def load_project(root: Path) -> Project:
     Raises
     ------
     BookError
-        If a file is missing, or a chapter needs one that is unknown or does not come before it.
+        If a file is missing or is not what it must be, or a chapter needs one that is unknown or does not come before
+        it.
     """
     root = root.resolve()
-    contents = root / "_toc.yml"
     chapters: list[Chapter] = []
-    for docname in files_of(read_yaml(contents)):
+    for docname in files_of(read_contents(root)):
         chapter = _load_chapter(root, docname)
         earlier = [other.name for other in chapters if other.is_executable]
         for name in chapter.needs:
@@ -239,6 +249,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_contents(root: Path) -> dict[str, Any]:
+    """Read the table of contents.
+
+    Raises
+    ------
+    BookError
+        If it can't be read, or an entry is not what it must be; the message names the entry and the remedy.
+    """
+    path = root / CONTENTS
+    contents = read_yaml(path)
+    _check_entry(path, contents)
+    return contents
+
+
+def mapping_in(value: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Return an entry of one of the project's files, names with values; made if it is missing.
+
+    Raises
+    ------
+    BookError
+        If it is anything else; the message names the file and the remedy.
+    """
+    entry = value.setdefault(name, {})
+    if not isinstance(entry, dict):
+        raise BookError(f"{path}: '{name}' must be names with values; got {entry!r}; {restored_by_git(path)}")
+    return entry
+
+
 def read_text(path: Path) -> str:
     """Read one of the project's own files, without a byte order mark.
 
@@ -252,7 +290,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise BookError(f"{path} is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except FileNotFoundError:
-        raise BookError(f"{path} is missing; 'git checkout -- {path.name}' in its folder restores it") from None
+        raise BookError(f"{path} is missing; {restored_by_git(path)}") from None
     except OSError as error:
         raise BookError(f"{path} can't be read: {error.strerror}") from None
 
@@ -263,9 +301,35 @@ def files_of(entry: Any) -> list[str]:
         return [name for item in entry for name in files_of(item)]
     if not isinstance(entry, dict):
         return []
-    own = [entry[key] for key in ("root", "file") if key in entry]
-    below = [entry[key] for key in ("parts", "chapters", "sections", "entries", "subtrees") if key in entry]
+    own = [entry[key] for key in _PAGES if key in entry]
+    below = [entry[key] for key in _LISTS if key in entry]
     return own + files_of(below)
+
+
+def restored_by_git(path: Path) -> str:
+    """Say how one of the project's own files is restored."""
+    return f"'git checkout -- {path.name}' in its folder restores it"
+
+
+def _check_entry(path: Path, entry: Any) -> None:
+    """Check an entry of the table of contents and those below it."""
+    if not isinstance(entry, dict):
+        raise BookError(
+            f"{path}: {entry!r} must be an entry such as 'file: book/chapters/NAME'; {restored_by_git(path)}"
+        )
+    if "options" in entry:
+        mapping_in(entry, "options", path)
+    for name in _PAGES:
+        if not isinstance(entry.get(name, ""), str):
+            raise BookError(
+                f"{path}: '{name}' must be the path of a page; got {entry[name]!r}; {restored_by_git(path)}"
+            )
+    for name in (name for name in _LISTS if name in entry):
+        below = entry[name]
+        if not isinstance(below, list) or not below:
+            raise BookError(f"{path}: '{name}' must be a list of entries; got {below!r}; {restored_by_git(path)}")
+        for one in below:
+            _check_entry(path, one)
 
 
 def _load_chapter(root: Path, docname: str) -> Chapter:
@@ -281,6 +345,8 @@ def _load_chapter(root: Path, docname: str) -> Chapter:
     except Exception as error:  # jupytext and nbformat raise whatever they meet in something that is no notebook
         raise BookError(f"{path} can't be read as a notebook: {' '.join(str(error).split())[:300]}") from None
     entry = notebook.metadata.get("book", {})
+    if not isinstance(entry, dict):
+        raise BookError(f"{path}: 'book' in the front matter must hold needs, quick and parameters; got {entry!r}")
     needs, quick, constraints = (entry.get(name) or {} for name in ("needs", "quick", "parameters"))
     for name, value in (("needs", needs), ("quick", quick), ("parameters", constraints)):
         if not isinstance(value, dict):

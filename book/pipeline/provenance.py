@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -10,6 +9,7 @@ from nbformat import NotebookNode
 
 from book.constraints import allowed
 from book.pipeline.build import Build
+from book.pipeline.cost import Cost, cost_of
 from book.pipeline.project import Chapter, Project
 
 # The line of a page that the tables take the place of; MyST takes it for a comment.
@@ -28,43 +28,6 @@ RENDERERS = (
     "sphinx_design",
     "sphinxcontrib-bibtex",
 )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What the numbers of one or more runs cost, those of the steps included that the runs found in the cache.
-
-    Attributes
-    ----------
-    cpu_seconds : float
-        Processor seconds, of the runs and of the steps found.
-    wall_seconds : float
-        Seconds by the clock, of the runs and of the steps found.
-    found_cpu_seconds : float
-        Processor seconds of the steps found, as recorded when they were computed.
-    peak_mib : float
-        The largest memory of a run, in MiB.
-    """
-
-    cpu_seconds: float
-    wall_seconds: float
-    found_cpu_seconds: float
-    peak_mib: float
-
-
-def cost_of(*records: dict[str, Any]) -> Cost:
-    """Sum up the costs that runs recorded; a step that several of them computed or found counts once."""
-    costs = [record["cost"] for record in records]
-    steps = [step for cost in costs for step in cost["steps"]]
-    computed = {step["folder"] for step in steps if not step["found"]}
-    found = {step["folder"]: step for step in steps if step["found"] and step["folder"] not in computed}.values()
-    found_cpu_seconds = sum(step["cpu_seconds"] for step in found)
-    return Cost(
-        cpu_seconds=sum(cost["cpu_seconds"] for cost in costs) + found_cpu_seconds,
-        wall_seconds=sum(cost["wall_seconds"] for cost in costs) + sum(step["wall_seconds"] for step in found),
-        found_cpu_seconds=found_cpu_seconds,
-        peak_mib=max((cost["peak_mib"] for cost in costs), default=0),
-    )
 
 
 def box(build: Build, chapter: Chapter, executed: dict[str, NotebookNode], sources: list[str]) -> str:

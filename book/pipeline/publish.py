@@ -18,18 +18,20 @@ from book.files import write_atomically
 from book.pipeline.build import Build
 from book.pipeline.errors import BookError
 from book.pipeline.execute import code_cells_with_runs
+from book.pipeline.kernel import KERNEL
 from book.pipeline.project import (
     INJECTED_TAG,
     OPENING_TAG,
     PARAMETERS_TAG,
     Chapter,
+    mapping_in,
+    number_cells,
     read_text,
     read_yaml,
     tags_of,
 )
 from book.pipeline.results import read_result
 
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
 _OPENING = """\
 # Makes this notebook run outside of the pipeline, in Colab for instance.
@@ -84,18 +86,28 @@ def compose(build: Build, chapter: Chapter, executed: NotebookNode) -> NotebookN
     record = {"kernelspec": KERNEL, "language_info": LANGUAGE, "book": copy.deepcopy(executed.metadata["book"])}
     notebook.metadata = nbformat.from_dict(own | record)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    for cell, run in code_cells_with_runs(notebook, executed):
-        cell.outputs = copy.deepcopy(run.outputs)
-        cell.execution_count = run.get("execution_count")
+    take_outputs(notebook, executed)
     injected = [copy.deepcopy(cell) for cell in executed.cells if INJECTED_TAG in tags_of(cell)]
     place = next((i + 1 for i, cell in enumerate(notebook.cells) if PARAMETERS_TAG in tags_of(cell)), 0)
     notebook.cells[place:place] = injected
     opening = nbformat.v4.new_code_cell(_opening(build, chapter, executed))
     opening.metadata["tags"] = [OPENING_TAG, "remove-cell"]
     notebook.cells.insert(0, opening)
-    for index, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{index}"
+    number_cells(notebook)
     return notebook
+
+
+def take_outputs(notebook: NotebookNode, executed: NotebookNode) -> None:
+    """Give the code cells of a chapter's text the outputs of its run.
+
+    Raises
+    ------
+    ValueError
+        If the run is not of this text: the numbers of cells differ.
+    """
+    for cell, run in code_cells_with_runs(notebook, executed):
+        cell.outputs = copy.deepcopy(run.outputs)
+        cell.execution_count = run.get("execution_count")
 
 
 def publish_notebooks(build: Build) -> None:
@@ -157,7 +169,8 @@ def _figures(build: Build) -> dict[str, str]:
 
 def _opening(build: Build, chapter: Chapter, executed: NotebookNode) -> str:
     """Write the cell that finds the project's folder wherever a notebook is opened."""
-    repository = read_yaml(build.root / "_config.yml").get("repository") or {}
+    path = build.root / "_config.yml"
+    repository = mapping_in(read_yaml(path), "repository", path)
     opening = _OPENING.format(
         url=repository.get("url"),
         branch=repository.get("branch"),

@@ -6,6 +6,7 @@ Both builds go to a folder aside and take the place of the last ones only when t
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -18,23 +19,23 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-from book.files import DamagedFileError, read_sealed_json, write_sealed_json
+from book.files import DamagedFileError, read_sealed_json, sha256_of, write_sealed_json
 from book.pipeline import programs
 from book.pipeline.build import Build
-from book.pipeline.configuration import CONTENTS, PDF_CONTENTS, REPORT
+from book.pipeline.configuration import PDF_CONTENTS, REPORT
 from book.pipeline.content_key import statuses
-from book.pipeline.errors import BookError
+from book.pipeline.errors import BookError, without_colours
 from book.pipeline.kernel import PASSED, Watchdog
 from book.pipeline.pages import DOWNLOADS, pdf_stage, stage
+from book.pipeline.project import CONTENTS
 from book.pipeline.provenance import RENDERERS
 
 SPHINX = Path(__file__).parents[1] / "sphinx"
 PDF_FILES = tuple(f"{name}.{ending}" for name in ("book", REPORT) for ending in ("log", "pdf"))
 """The PDFs, and LaTeX's account of each."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PDFS = "checksums of PDFs"
 
 
 def render(build: Build) -> tuple[Path, Path | None]:
@@ -65,7 +66,8 @@ def render(build: Build) -> tuple[Path, Path | None]:
     record = output / "render.json"
     current = _digest(staged)
     before = _read_record(record)
-    todo = [kind for kind, path in wanted.items() if before.get(kind) != current or not path.is_file()]
+    is_whole = {"html": wanted["html"].is_file(), "pdf": _pdfs_are_those(output, before)}
+    todo = [kind for kind in wanted if before.get(kind) != current or not is_whole[kind]]
     if todo:
         print(f"rendering {' and '.join(todo)}", file=sys.stderr, flush=True)
         made = output / "rendering"
@@ -90,7 +92,7 @@ def render(build: Build) -> tuple[Path, Path | None]:
                     (results["pdf"] / name).rename(output / name)
         shutil.rmtree(made)
         kept = {kind: digest for kind, digest in before.items() if kind in wanted}
-        write_sealed_json(record, kept | dict.fromkeys(todo, current))
+        write_sealed_json(record, kept | dict.fromkeys(todo, current) | {_PDFS: _checksums_of_pdfs(output)})
     return wanted["html"], wanted.get("pdf")
 
 
@@ -98,7 +100,7 @@ def report_is_current(build: Build) -> bool:
     """Whether report and book are there as PDFs and are those of the sources and results."""
     output = build.output
     before = _read_record(output / "render.json")
-    if "pdf" not in before or not all((output / f"{name}.pdf").is_file() for name in ("book", REPORT)):
+    if "pdf" not in before or not _pdfs_are_those(output, before) or before[_PDFS].keys() != {"book", REPORT}:
         return False
     # In a folder of its own, as a build may be staging at the same time.
     with tempfile.TemporaryDirectory(dir=output) as folder:
@@ -109,8 +111,18 @@ def _has_report(build: Build) -> bool:
     return any(chapter.name == REPORT for chapter in build.project.chapters)
 
 
-def _read_record(path: Path) -> dict[str, str]:
-    """Return what was rendered last, by kind; nothing if that is not known for certain."""
+def _checksums_of_pdfs(output: Path) -> dict[str, str]:
+    places = {name: output / f"{name}.pdf" for name in ("book", REPORT)}
+    return {name: sha256_of(path) for name, path in places.items() if path.is_file()}
+
+
+def _pdfs_are_those(output: Path, record: dict[str, Any]) -> bool:
+    """Whether the PDFs are there, to the byte, that were rendered last."""
+    return bool(record.get(_PDFS)) and record[_PDFS] == _checksums_of_pdfs(output)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return the digest of what was rendered last, by kind, and the PDFs' checksums; nothing if it is damaged."""
     try:
         return read_sealed_json(path)
     except (FileNotFoundError, DamagedFileError):
@@ -208,12 +220,21 @@ def _build_pdf(renderers: Renderers, staged: Path, made: Path) -> Path:
     staged = pdf_stage(staged, made / "stage")
     _jupyter_book(renderers, staged, made, "latex", staged / PDF_CONTENTS)
     folder = made / "_build" / "latex"
-    for font in Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuSansMono*.ttf"):
+    for font in _fonts():
         shutil.copy(font, folder)
     for name in ("book", REPORT):
         if (folder / f"{name}.tex").is_file():
             _latex(renderers, folder, name)
     return folder
+
+
+def _fonts() -> list[Path]:
+    """List the files of the font for code, which come with Matplotlib.
+
+    It is not imported for that: here, unlike in a chapter's kernel, its user's settings may make the import fail.
+    """
+    (package,) = importlib.util.find_spec("matplotlib").submodule_search_locations
+    return sorted(Path(package, "mpl-data", "fonts", "ttf").glob("DejaVuSansMono*.ttf"))
 
 
 def _latex(renderers: Renderers, folder: Path, name: str) -> None:
@@ -240,7 +261,7 @@ def _jupyter_book(renderers: Renderers, staged: Path, made: Path, builder: str, 
     command += ["-n", "-W", "--keep-going", "-q"]
     done = renderers.run(f"Jupyter Book's {builder} build", command, made, _environment())
     if done.returncode != 0:
-        output = _COLOUR.sub("", done.stdout + done.stderr).replace(f"{staged}{os.sep}", "")
+        output = without_colours(done.stdout + done.stderr).replace(f"{staged}{os.sep}", "")
         # MyST-NB counts lines as 10000 times the cell's number and the line in the cell.
         output = re.sub(r"\.ipynb:(\d+)(\d{4}):", lambda m: f".md, cell {m[1]}, line {int(m[2])}:", output)
         warnings = [line for line in output.splitlines() if "WARNING" in line or "ERROR" in line]

@@ -32,27 +32,20 @@ from book.files import checksums_of, write_atomically
 from book.pipeline.build import Build
 from book.pipeline.content_key import Status, recorded, seal_of, statuses
 from book.pipeline.errors import BookError
-from book.pipeline.project import Chapter, Project, tags_of
+from book.pipeline.git import run_git
+from book.pipeline.kernel import Watchdog
+from book.pipeline.project import Chapter, Project, code_cells_of
 
 # Where something differs: the cell or "files", the output, its type, the word.
 Place = tuple[str | int, ...]
 QUICK = Path("_build", "quick")
-# Cells that are papermill's or the pipeline's.
-_FOREIGN_TAGS = frozenset(("injected-parameters", "opening"))
+# Where checkouts are, below _build.
+_FOLDER, _CHECKOUT = "restamp-", "checkout"
 _BUILD = """
 import sys
 from pathlib import Path
 from book.__main__ import main
 sys.exit(main(["build", "--profile", "quick", "--no-render"], Path.cwd()))
-"""
-# For a commit from before the command line knew --no-render.
-_UPDATE = """
-from pathlib import Path
-from book.pipeline.parameters import load_profile
-from book.pipeline.plan import update
-from book.pipeline.project import load_project
-project = load_project(Path.cwd())
-update(project, load_profile(project, "quick"))
 """
 _STATUS = """
 import sys
@@ -60,7 +53,6 @@ from pathlib import Path
 from book.__main__ import main
 sys.exit(main(["status"], Path.cwd()))
 """
-_USAGE_ERROR = 2
 # glue puts a prefix before them.
 _BINARY = ("image/png", "image/jpeg", "application/pdf")
 _WORDS = re.compile(r"[-+.\w]+|[^-+.\w]+")
@@ -98,6 +90,7 @@ def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
     name = _git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
     if not name:
         raise BookError(f"--from must be a commit of this repository; got {commit}")
+    _remove_leftovers(project)
     with _worktree(project, name) as before:
         _check_stored_results(build, before, stale, commit)
         with _snapshot(project) as now:
@@ -128,10 +121,7 @@ def _check_stored_results(build: Build, before: Path, stale: list[Status], commi
         if damaged:
             folder = build.models_of(status.chapter).relative_to(build.root)
             raise BookError(f"{folder}/{damaged[0]} is damaged; restore it: git checkout -- {folder}")
-        record = _record(status.result)
-        if "models" not in record:
-            raise BookError(f"{status.chapter.name}: the stored result does not say what it left for others; run it")
-        made_with = record["parameters"]
+        made_with = recorded(status.result)["parameters"]
         wanted = build.parameters(status.chapter)
         different = [
             f"{name} must be {made_with.get(name)!r}; got {wanted.get(name)!r}"
@@ -208,8 +198,7 @@ def _differences_of_outputs(old: list[dict], new: list[dict]) -> Iterator[Place]
 
 def _outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
     """List the outputs of each of the chapter's code cells, each as its parts, without the counts of executions."""
-    cells = [c for c in notebook.cells if c.cell_type == "code" and not _FOREIGN_TAGS.intersection(tags_of(c))]
-    return [[_parts(output) for output in cell.outputs] for cell in cells]
+    return [[_parts(output) for output in cell.outputs] for cell in code_cells_of(notebook)]
 
 
 def _parts(output: NotebookNode) -> dict[str, Any]:
@@ -228,8 +217,7 @@ def _in_words(place: Place, root: Path, name: str) -> str:
         case ("file", path):
             return f"the file {path} that it leaves for others"
     notebook = nbformat.read(_quick_result(root, name), as_version=4)
-    cells = [c for c in notebook.cells if c.cell_type == "code" and not _FOREIGN_TAGS.intersection(tags_of(c))]
-    cell = cells[place[0]]
+    cell = code_cells_of(notebook)[place[0]]
     line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "empty")
     where = f"code cell {place[0] + 1} ({line})"
     if place[1] == "number":
@@ -244,42 +232,48 @@ def _quick_result(root: Path, name: str) -> Path:
 
 
 def _quick_models(root: Path, name: str) -> dict[str, str]:
-    """Return the checksums of the files that a chapter left, wherever the commit keeps them."""
-    folders = (root / QUICK / "results" / "models" / name, root / QUICK / "models" / name)
-    return next((checksums_of(folder) for folder in folders if folder.is_dir()), {})
+    """Return the checksums of the files that a chapter left."""
+    return checksums_of(root / QUICK / "results" / "models" / name)
 
 
 def _run_quick(root: Path) -> None:
     run = _python(root, _BUILD)
-    if run.returncode == _USAGE_ERROR:
-        run = _python(root, _UPDATE)
     if run.returncode != 0:
         raise BookError(f"the quick profile failed in {root}:\n{run.stdout.strip()[-4000:]}")
 
 
 def _python(root: Path, script: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a checkout with the code of that checkout, and with this one's where it has none."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOOK_", "PYTHONPATH"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOOK_", "PYTHON"))}
     if not (root / "book" / "__init__.py").is_file():
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    command = [sys.executable, "-c", script]
+    # Nobody else ends it, should this process be killed.
+    watchdog = Watchdog()
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        watchdog.watch(process.pid)
+        printed, _ = process.communicate()
+    finally:
+        watchdog.end()
+    return subprocess.CompletedProcess(command, process.returncode, printed)
 
 
 @contextmanager
 def _worktree(project: Project, commit: str) -> Iterator[Path]:
     """Check a commit out into a folder of its own while the block runs."""
     with _temporary_folder(project) as folder:
-        place = folder / "checkout"
+        place = folder / _CHECKOUT
         _git(project.root, "worktree", "add", "--detach", "--quiet", str(place), commit)
         try:
             yield place
@@ -301,17 +295,27 @@ def _snapshot(project: Project) -> Iterator[Path]:
         yield folder
 
 
+def _remove_leftovers(project: Project) -> None:
+    """Remove what a killed restamp left; no other one is at work, since commands exclude each other."""
+    for folder in project.build.glob(f"{_FOLDER}*"):
+        place = folder / _CHECKOUT
+        if place.exists():
+            # Twice, since a checkout that was not finished is locked. If git does not know it, the folder goes alone.
+            run_git(project.root, "worktree", "remove", "--force", "--force", str(place))
+        shutil.rmtree(folder)
+
+
 @contextmanager
 def _temporary_folder(project: Project) -> Iterator[Path]:
     project.build.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="restamp-", dir=project.build) as folder:
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=project.build) as folder:
         yield Path(folder).resolve()
 
 
 def _git(root: Path, *arguments: str) -> str:
     """Return what git prints; empty if it answers a quiet question with no."""
     try:
-        run = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        run = run_git(root, *arguments)
     except FileNotFoundError:
         raise BookError("git is missing; a commit can't be compared with without it") from None
     if run.returncode != 0 and run.stderr:
@@ -321,11 +325,6 @@ def _git(root: Path, *arguments: str) -> str:
 
 def _seal(result: Path) -> str:
     return seal_of(nbformat.read(result, as_version=4))
-
-
-def _record(result: Path) -> dict[str, Any]:
-    """Return the record of a result that may be of a scheme of its own, without a digest."""
-    return recorded(result) or dict(nbformat.read(result, as_version=4).metadata["book"])
 
 
 def _stamp(status: Status, stamp: dict[str, str]) -> None:

@@ -51,6 +51,9 @@ def remedy(build: Build, chapter: Chapter) -> str:
     if not build.is_published(chapter):
         return f"'python -m book build --profile {build.profile}' makes it anew"
     notebook, models = (_shown(build, path) for path in (build.result_of(chapter), build.models_of(chapter)))
+    present, left = checksums_of(build.models_of(chapter)), _models(build, chapter)
+    if left and left.items() < present.items():
+        return f"remove {', '.join(f'{models}/{name}' for name in present if name not in left)}"
     places = f"{notebook} {models}" if build.models_of(chapter).exists() or _models(build, chapter) else notebook
     return f"'git checkout -- {places}' restores it; without {notebook}, 'python -m book build' makes it anew"
 

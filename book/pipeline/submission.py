@@ -7,15 +7,17 @@ the same bytes: files go in by name, with one date, and nothing else of the mach
 from __future__ import annotations
 
 import io
+import os
 import re
-import subprocess
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from book.files import checksums_of, write_atomically
 from book.pipeline.build import PUBLISHED, Build
-from book.pipeline.content_key import statuses
+from book.pipeline.content_key import project_modules, statuses
 from book.pipeline.errors import BookError
+from book.pipeline.git import run_git
+from book.pipeline.project import CONTENTS
 from book.pipeline.render import check_fresh, report_is_current
 from book.pipeline.results import check_whole
 
@@ -46,7 +48,8 @@ def make_submission(build: Build, name: str) -> Path:
     Raises
     ------
     BookError
-        If the name is another, or the build is missing, damaged or stale; no archive is written then.
+        If the name is another, or the build is missing, damaged or stale, or git does not know a file that it was made
+        of; no archive is written then.
     """
     if not NAME.fullmatch(name):
         raise BookError(
@@ -64,7 +67,7 @@ def make_submission(build: Build, name: str) -> Path:
         for name in checksums_of(build.models_of(chapter))
     }
     zipped = build.root / PUBLISHED / "models"
-    code = [path for path in _known_to_git(build.root) if not path.is_relative_to(zipped)]
+    code = [path for path in _known_to_git(build) if not path.is_relative_to(zipped)]
     content = io.BytesIO()
     with ZipFile(content, "w") as file:
         for path in code:
@@ -80,19 +83,21 @@ def make_submission(build: Build, name: str) -> Path:
     return archive
 
 
-def _known_to_git(root: Path) -> list[Path]:
+def _known_to_git(build: Build) -> list[Path]:
     """List the project's files, sorted.
 
     Raises
     ------
     BookError
-        If there is no git, or the folder is no repository of its own.
+        If there is no git, or the folder is no repository of its own, or git does not know a page or a module that one
+        imports, or a name is none that an archive can hold.
     """
+    root = build.root
     try:
         # From the root of another repository, git would list nothing of a folder that it ignores.
-        top = _git(root, "rev-parse", "--show-toplevel").rstrip("\n")
-        names = _git(root, "ls-files", "-z") if Path(top).resolve() == root.resolve() else ""
-    except (OSError, subprocess.CalledProcessError):
+        top = run_git(root, "rev-parse", "--show-toplevel").stdout.rstrip("\n")
+        names = run_git(root, "ls-files", "-z").stdout if top and Path(top).resolve() == root.resolve() else ""
+    except OSError:
         names = ""
     paths = [root / name for name in sorted(name for name in names.split("\0") if name)]
     paths = [path for path in paths if path.is_file()]
@@ -101,11 +106,25 @@ def _known_to_git(root: Path) -> list[Path]:
             f"no submission, because git does not list the code: {root} must be a git repository of its own; "
             "'git init && git add .' makes it one"
         )
+    if unknown := sorted(_sources(build) - set(paths)):
+        listing = " ".join(path.relative_to(root).as_posix() for path in unknown)
+        raise BookError(f"no submission, because git does not know all of the code: 'git add {listing}' adds the rest")
+    for path in paths:
+        try:
+            path.relative_to(root).as_posix().encode()
+        except UnicodeEncodeError:
+            raise BookError(
+                f"no submission, because {os.fsencode(path.relative_to(root))!r} is no UTF-8, as names in an archive "
+                "must be; rename it with 'git mv'"
+            ) from None
     return paths
 
 
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
+def _sources(build: Build) -> set[Path]:
+    """Return the files without which the book can't be built again: its configuration, its pages, what they import."""
+    files = {build.root / name for name in (CONTENTS, "_config.yml", "requirements.txt")}
+    files |= {chapter.path for chapter in build.project.chapters}
+    return files.union(*(project_modules(build.root, chapter) for chapter in build.chapters))
 
 
 def _is_program(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A Sphinx extension: what Sphinx, its theme and its LaTeX leave to be mended on our pages.
+"""A Sphinx extension: what Sphinx, its theme and its LaTeX leave to be patched on our pages.
 
 Each function or class says what it fixes and why. Nothing here knows a chapter.
 """
@@ -92,7 +92,7 @@ class NumbersToTheRight(SphinxPostTransform):
                 table.parent.insert(place, addnodes.tabular_col_spec(spec=specification))
 
 
-def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+def patch_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Fix the scripts and buttons of one page, as a listener of ``html-page-context``.
 
     Sphinx-thebe puts its constants on every page, twice, though nothing here starts Thebe: the second declaration is
@@ -127,5 +127,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_post_transform(BibliographyList)
     app.add_post_transform(NumbersToTheRight)
     # Last of all listeners: after the theme has made its buttons.
-    app.connect("html-page-context", mend_page, priority=1000)
+    app.connect("html-page-context", patch_page, priority=1000)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

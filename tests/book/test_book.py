@@ -5,12 +5,13 @@ import re
 import nbformat
 import papermill
 import pytest
-from pages import Pages, letters
 from pypdf import PdfReader
-from small_project import ROOT
 
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
+from tests.pages import Pages, letters
+from tests.rubric import POINTS
+from tests.small_project import ROOT
 
 QUICK = ROOT / "_build" / "quick"
 PROJECT = load_project(ROOT)
@@ -223,13 +224,6 @@ def test_references_to_theorems_have_their_numbers_on_the_pages_and_in_the_book(
         assert letters(before + link.get_text()) in letters(book_text), link
 
 
-# Row and points, as the assignment gives them.
-RUBRIC = {
-    **{"1.1": 2, "1.2": 10, "1.3": 3, "1.4": 15, "1.5a": 16, "1.5b": 4, "1.5c": 8, "1.6a": 8, "1.6b": 4},
-    **{"2.0": 10, "2.1": 10, "2.2": 15, "2.3": 10, "3.1": 5, "3.2": 5, "3.3": 5, "T.1": 5, "T.2": 10},
-}
-
-
 def test_every_row_of_the_assignment_has_its_points_a_link_and_a_value_from_a_run(pages):
     page = pages.page("book/chapters/rubric")
     rows = {}
@@ -238,8 +232,8 @@ def test_every_row_of_the_assignment_has_its_points_a_link_and_a_value_from_a_ru
         rows[name.get_text(strip=True)] = int(points.get_text())
         assert answered.select("a.reference.internal[href]"), f"{name.get_text()} has no link"
         assert re.search(r"\d|[A-Z]\w+", shown.get_text()), f"{name.get_text()} shows no value"
-    assert rows == RUBRIC
+    assert rows == POINTS
     source = PROJECT.chapter("rubric").notebook.cells
     text = "\n".join(cell.source for cell in source if cell.cell_type == "markdown")
-    for name, row in zip(RUBRIC, re.split(r"^\* - (?=\d|T)", text, flags=re.MULTILINE)[1:], strict=True):
+    for name, row in zip(POINTS, re.split(r"^\* - (?=\d|T)", text, flags=re.MULTILINE)[1:], strict=True):
         assert "{glue:text}`" in row.split("\n  - ")[4], f"{name} shows nothing that is glued from a run"

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_project import ROOT
 
 from book.files import (
     DamagedFileError,
@@ -18,6 +17,7 @@ from book.files import (
     write_atomically,
     write_sealed_json,
 )
+from tests.small_project import ROOT
 
 HOLDER = """
 import sys

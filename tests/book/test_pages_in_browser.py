@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from pages import documents
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.pipeline import programs
+from tests.pages import documents
 
 pytestmark = pytest.mark.xdist_group("pages")
 # Milliseconds until a page counts as stuck, on a machine that has other things to do as well.

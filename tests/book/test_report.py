@@ -3,18 +3,14 @@
 import re
 
 import pytest
-from pages import Pages, letters
-from pdfs import fill_of_pages, pages_before_a_chapter
 from pypdf import PdfReader
-from small_project import ROOT
 
 from book.pipeline.project import load_project
+from tests.pages import Pages, letters
+from tests.pdfs import fill_of_pages, pages_before_a_chapter
+from tests.rubric import POINTS
+from tests.small_project import ROOT
 
-# Row and points, as the assignment gives them.
-POINTS = {
-    **{"1.1": 2, "1.2": 10, "1.3": 3, "1.4": 15, "1.5a": 16, "1.5b": 4, "1.5c": 8, "1.6a": 8, "1.6b": 4},
-    **{"2.0": 10, "2.1": 10, "2.2": 15, "2.3": 10, "3.1": 5, "3.2": 5, "3.3": 5, "T.1": 5, "T.2": 10},
-}
 CELLS = load_project(ROOT).chapter("report").notebook.cells
 SOURCE = "\n".join(cell.source for cell in CELLS)
 HEADING = re.compile(r"^## (?P<row>[123T]\.\d\w?) (?P<title>.+) \((?P<points>\d+) points\)$", re.MULTILINE)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import packaging
 import pytest
-from small_project import ROOT
 
 from book import sources
 from book.pipeline.content_key import _python_cells, components_of, external_imports, project_modules
 from book.pipeline.project import load_project
 from book.sources import SourceError, digest_of, digest_of_source, module_digest, pins_of
+from tests.small_project import ROOT
 
 MODULES = sorted(path for folder in ("book", "data", "mlp_core") for path in (ROOT / folder).rglob("*.py"))
 PROJECT = load_project(ROOT)

@@ -7,11 +7,11 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from small_project import ROOT
 
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.submission import make_submission
+from tests.small_project import ROOT
 
 pytestmark = [pytest.mark.usefixtures("quick_book"), pytest.mark.xdist_group("report")]
 

@@ -118,11 +118,11 @@ def build(root: Path, *arguments: str, environment: dict[str, str] | None = None
     )
 
 
-def results_of(root: Path, folder: str = "results") -> dict[str, bytes | str]:
-    """Return all results, without what they record of the machine and the time."""
+def results_of(root: Path) -> dict[str, bytes | str]:
+    """Return all published results, without what they record of the machine and the time."""
     found: dict[str, bytes | str] = {}
-    for path in sorted((root / folder).rglob("*")):
-        name = path.relative_to(root / folder).as_posix()
+    for path in sorted((root / "results").rglob("*")):
+        name = path.relative_to(root / "results").as_posix()
         if path.suffix == ".ipynb":
             notebook = nbformat.read(path, as_version=4)
             for entry in RECORDED:

@@ -57,7 +57,8 @@ def published_models(chapter: str, **shared_parameters: Any) -> Path:
     Raises
     ------
     PublishedFileError
-        If the notebook or a file is missing, or a file is not what the notebook recorded.
+        If the notebook or a file is missing, or a file is not what the notebook recorded, or one that it did not
+        record is among them.
     ValueError
         If a shared parameter has another value.
     """
@@ -75,6 +76,8 @@ def published_models(chapter: str, **shared_parameters: Any) -> Path:
         if present.get(file) != checksum:
             state = "is not the file that its notebook recorded" if file in present else "is missing"
             raise PublishedFileError(f"{(folder / file).relative_to(ROOT)} {state}; {_remedy(chapter)}")
+    for file in present.keys() - checksums.keys():
+        raise PublishedFileError(f"{(folder / file).relative_to(ROOT)} is not recorded by its notebook; remove it")
     return folder
 
 

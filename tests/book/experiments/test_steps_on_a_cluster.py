@@ -5,8 +5,6 @@ from dataclasses import replace
 import dask
 import numpy as np
 import pytest
-from clusters import running_cluster
-from small_networks import PARAMETERS, small_samples
 
 from book.experiments.cnn.runs import Images, train_runs
 from book.experiments.mlp.sharpness import sharpness_of_runs
@@ -19,6 +17,8 @@ from book.experiments.vgg.controls import Trial, correct_of_trials
 from book.experiments.vgg.features import Features, backbone_features, deeper_features
 from book.experiments.vgg.heads import HeadSettings, TransferModel, new_head, train_head_on_each, train_heads
 from book.experiments.vgg.occlusion import logits_of
+from tests.clusters import running_cluster
+from tests.small_networks import PARAMETERS, small_samples
 
 pytestmark = pytest.mark.xdist_group("cluster")
 

@@ -1,16 +1,18 @@
 """The content key: what a chapter's freshness depends on, and what it does not."""
 
 import json
+import shutil
 
 import nbformat
 import pytest
-from small_project import edit
 
 from book.files import checksums_of, write_atomically
 from book.pipeline.content_key import external_imports, project_modules, seal_of, statuses
-from book.pipeline.errors import BookError
+from book.pipeline.errors import BookError, DamagedResultError
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
+from book.pipeline.results import check_whole
+from tests.small_project import edit
 
 
 def keys(root):
@@ -25,11 +27,12 @@ def publish(root, total="1"):
         status = _statuses(root)[name]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1") for _ in status.chapter.code_cells])
         notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
+        step = {"found": True, "folder": "step", "wall_seconds": 30, "cpu_seconds": 30}
         record = {
             "key": status.key,
             "components": status.components,
             "models": checksums_of(models) if name == "first" else {},
-            "cost": {"wall_seconds": 60, "steps": [{"found": True, "wall_seconds": 30}]},
+            "cost": {"wall_seconds": 60, "cpu_seconds": 60, "peak_mib": 1, "steps": [step]},
         }
         notebook.metadata["book"] = record
         notebook.metadata["book"]["digest"] = seal_of(notebook)
@@ -163,13 +166,13 @@ def test_a_change_of_a_chapter_leaves_those_that_it_needs_fresh(root):
     assert reasons(root) == {"first": [], "second": ["code cells changed"]}
 
 
-def test_a_chapter_that_never_ran_and_a_notebook_from_elsewhere_are_stale(root):
+def test_a_chapter_that_never_ran_is_stale_and_a_notebook_from_elsewhere_is_damaged(root):
     publish(root)
     (root / "results/first.ipynb").unlink()
     (root / "results/second.ipynb").write_text(json.dumps({"cells": [], "metadata": {}, "nbformat": 4}))
     found = reasons(root)
     assert found["first"] == ["not executed yet"]
-    assert found["second"] == ["its notebook was not made by this pipeline", "first is stale"]
+    assert found["second"] == ["second.ipynb is damaged: it holds no record that the pipeline wrote", "first is stale"]
 
 
 def test_an_override_of_the_profile_is_in_the_key(root):
@@ -223,9 +226,7 @@ def test_the_published_results_are_those_of_the_full_profile(root):
 def test_a_chapter_that_needs_a_stale_one_waits_for_it_and_is_fresh_if_that_leaves_the_same_files(root):
     publish(root)
     edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
-    second = _statuses(root)["second"]
-    assert second.reasons == ["first is stale"]
-    assert second.waits_for_needs
+    assert _statuses(root)["second"].reasons == ["first is stale"]
     _publish_first(root, "1")
     assert reasons(root) == {"first": [], "second": []}
 
@@ -233,16 +234,7 @@ def test_a_chapter_that_needs_a_stale_one_waits_for_it_and_is_fresh_if_that_leav
 def test_a_chapter_is_stale_if_one_that_it_needs_left_other_files(root):
     publish(root)
     _publish_first(root, "2")
-    second = _statuses(root)["second"]
-    assert second.reasons == ["models of first changed"]
-    assert not second.waits_for_needs
-
-
-def test_a_chapter_with_a_reason_of_its_own_does_not_wait_for_its_needs(root):
-    publish(root)
-    edit(root / "book/chapters/first.md", 'print("total", total)', 'print("sum", total)')
-    edit(root / "book/chapters/second.md", "total * num_epochs", "total + num_epochs")
-    assert not _statuses(root)["second"].waits_for_needs
+    assert _statuses(root)["second"].reasons == ["models of first changed"]
 
 
 def test_a_stale_chapter_is_expected_to_take_what_its_result_cost_with_the_steps_found_in_the_cache(root):
@@ -280,13 +272,20 @@ def test_a_result_that_is_not_what_was_written_is_damaged(root, damage):
     assert status.is_damaged
 
 
-def test_a_result_without_a_digest_was_not_made_by_this_pipeline(root):
+@pytest.mark.parametrize("profile", ["full", "quick"])
+@pytest.mark.parametrize("name", ["book", "digest"])
+def test_a_result_without_a_record_or_a_digest_is_damaged_where_it_is_published_and_stale_elsewhere(
+    root, name, profile
+):
     publish(root)
     path = root / "results/first.ipynb"
-    notebook = json.loads(path.read_text())
-    del notebook["metadata"]["book"]["digest"]
-    path.write_text(json.dumps(notebook))
-    assert reasons(root)["first"] == ["its notebook was not made by this pipeline"]
+    path.write_text(path.read_text().replace(f'"{name}"', '"boom"'))
+    build = load_build(load_project(root), profile)
+    if profile == "quick":
+        shutil.move(root / "results", build.results)
+    status = statuses(build)["first"]
+    assert status.is_damaged == (profile == "full")
+    assert not status.is_fresh
 
 
 def test_each_flipped_byte_of_a_result_that_changes_what_it_holds_is_noticed(root):
@@ -299,6 +298,7 @@ def test_each_flipped_byte_of_a_result_that_changes_what_it_holds_is_noticed(roo
         damaged[position] ^= 1
         path.write_bytes(damaged)
         found = _statuses(root)["first"]
+        assert found.is_fresh or found.is_damaged, "what is stale would be computed again without a word"
         if found.is_fresh:
             after = nbformat.reads(damaged.decode(), as_version=4)
             assert after.metadata.get("book") == whole.metadata.book
@@ -357,6 +357,17 @@ def _publish_first(root, total):
     second = (root / "results/second.ipynb").read_bytes()
     publish(root, total)
     (root / "results/second.ipynb").write_bytes(second)
+
+
+def test_a_file_that_no_run_left_among_the_models_is_damage_and_a_reason(root):
+    publish(root)
+    write_atomically(root / "results/models/first/more.txt", "3")
+    status = _statuses(root)["first"]
+    assert status.reasons == ["more.txt lies among its models, and is none of them"]
+    assert status.is_damaged
+    build = load_build(load_project(root), "full")
+    with pytest.raises(DamagedResultError, match=r"; remove results/models/first/more\.txt$"):
+        check_whole(build, status)
 
 
 @pytest.mark.parametrize("text", ["2", None])

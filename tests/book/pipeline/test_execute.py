@@ -13,7 +13,6 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from small_project import ROOT, edit
 
 from book.__main__ import main
 from book.pipeline import results
@@ -23,14 +22,15 @@ from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
 from book.pipeline.results import restore_interrupted
+from tests.small_project import ROOT, edit
 
 RECORDED = ("environment", "date", "cost", "digest")
 BUILD = ["build", "--no-render"]
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def state(root, profile="full"):
-    build = load_build(load_project(root), profile)
+def state(root):
+    build = load_build(load_project(root), "full")
     return build, statuses(build)
 
 
@@ -333,6 +333,32 @@ def test_what_the_user_has_set_up_changes_nothing_in_a_result(changed, monkeypat
     assert outputs(changed / "_build/run/first/first.ipynb") == before
 
 
+def test_settings_of_matplotlib_in_the_projects_folder_are_refused_before_the_chapter_runs(changed, capsys):
+    (changed / "matplotlibrc").write_text("lines.linewidth: 9\n")
+    before = files(changed)
+    assert main(["run", "first"], changed) == 1
+    assert f"error: {changed / 'matplotlibrc'} would change the figures" in capsys.readouterr().err
+    assert {name for name in files(changed).keys() - before.keys() if name != "_build/build.lock"} == set()
+
+
+def test_of_tracking_only_the_readers_account_reaches_the_kernel(tmp_path):
+    account = {"WANDB_API_KEY": "0" * 40, "WANDB_ENTITY": "me", "WANDB_BASE_URL": "https://wandb.example.org:8080/x"}
+    others = {"WANDB_INIT_TIMEOUT": "abc", "WANDB_MODE": "none", "WANDB_PROJECT": "a/b"}
+    environment, complaints = clean_environment(ROOT, tmp_path, account | others)
+    assert {name: value for name, value in environment.items() if name.startswith("WANDB")} == account
+    assert complaints == []
+
+
+@pytest.mark.parametrize("url", ["foo", "ftp://example.org", "https://", "https://wandb.ai", "http://api.wandb.ai"])
+def test_an_address_that_wandb_would_not_take_is_left_out_and_named(tmp_path, url):
+    environment, complaints = clean_environment(ROOT, tmp_path, {"WANDB_BASE_URL": url})
+    assert "WANDB_BASE_URL" not in environment
+    assert complaints[0].startswith("WANDB_BASE_URL must be the http:// or https:// address of a server")
+    environment, complaints = clean_environment(ROOT, tmp_path, {"WANDB_BASE_URL": "https://api.wandb.ai"})
+    assert "WANDB_BASE_URL" in environment
+    assert complaints == []
+
+
 def outputs(path):
     return [cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells]
 
@@ -354,7 +380,7 @@ def test_a_caption_without_a_figure_fails_and_leaves_the_last_result(changed, ca
 
 
 def test_a_result_records_what_it_cost(changed):
-    step = '{"step": "a", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": true}'
+    step = '{"step": "a", "folder": "a-0", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": true}'
     edit(
         changed / "book/chapters/second.md",
         "total * num_epochs\n",
@@ -366,7 +392,7 @@ def test_a_result_records_what_it_cost(changed):
     assert cost.wall_seconds > 0
     assert cost.peak_mib > 10
     assert [dict(step) for step in cost.steps] == [
-        {"step": "a", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": True}
+        {"step": "a", "folder": "a-0", "cpu_seconds": 1, "wall_seconds": 2, "machine": "m", "found": True}
     ]
 
 

@@ -8,7 +8,8 @@ from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
-from small_project import ROOT
+
+from tests.small_project import ROOT
 
 REQUIREMENTS = ("requirements.txt", "requirements-cluster.txt")
 DIRECT = re.compile(r"^([\w.-]+)==", re.MULTILINE)
@@ -97,6 +98,20 @@ def test_the_name_of_a_submission_runs_nothing(tmp_path, name):
         (tmp_path / file).touch()
     subprocess.run(["make", "submission", f"NAME={name}"], cwd=tmp_path, check=True)
     assert not (tmp_path / "ran").exists()
+
+
+def test_pythons_own_settings_do_not_keep_make_from_finding_the_book(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv | grep ^PYTHON\ntrue\n")
+    python.chmod(0o755)
+    for file in (*REQUIREMENTS, "constraints.txt", ".venv/.installed"):
+        (tmp_path / file).touch()
+    settings = {"PYTHONSAFEPATH": "1", "PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere"}
+    command = ["make", "--silent", "status"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, check=True)
+    assert not [line for line in done.stdout.splitlines() if line.partition("=")[0] in settings]
 
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all the tests")

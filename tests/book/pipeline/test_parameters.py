@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from small_project import edit
 
 from book.__main__ import main
 from book.pipeline.parameters import load_build, run_build
 from book.pipeline.project import BookError, load_project
+from tests.small_project import edit
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from small_project import edit
 
 from book.__main__ import main
 from book.pipeline import plan as planning
@@ -13,6 +12,7 @@ from book.pipeline.execute import execute_chapter
 from book.pipeline.parameters import load_build
 from book.pipeline.plan import left_by_rerun, plan, update
 from book.pipeline.project import load_project
+from tests.small_project import edit
 
 BUILD = ["build", "--no-render"]
 
@@ -27,7 +27,7 @@ def ran(monkeypatch) -> list[str]:
     """The names of the chapters that run, in order."""
     names = []
 
-    def execute(build, status, options=None):
+    def execute(build, status, options):
         names.append(status.chapter.name)
         execute_chapter(build, status, options)
 
@@ -71,7 +71,7 @@ def test_an_unfinished_rerun_goes_on_with_the_chapters_that_it_did_not_reach(cha
     (changed / "_build/cache/network").write_text("trained")
     ran, obstacles = [], [ChapterError("second: failed"), KeyboardInterrupt("second, code cell 2 of 2")]
 
-    def execute(build, status, options=None):
+    def execute(build, status, options):
         if status.chapter.name == "second" and obstacles:
             raise obstacles.pop()
         ran.append(status.chapter.name)

@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
-from small_project import ROOT
 
 from book.__main__ import main
 from book.pipeline import programs
+from tests.small_project import ROOT
 
 
 @pytest.fixture

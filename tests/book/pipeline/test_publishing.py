@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import yaml
-from small_project import ROOT
+
+from tests.small_project import ROOT
 
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
 STEPS = {job: definition["steps"] for job, definition in WORKFLOW["jobs"].items()}

@@ -1,5 +1,6 @@
 """Rendering: what staging adds to a page, strictness, and that a failed build leaves the last one."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
-from pages import Pages, letters
 from pypdf import PdfReader
-from small_project import ROOT, edit
 
 from book.__main__ import main
 from book.pipeline import render as rendering
@@ -21,6 +20,8 @@ from book.pipeline.errors import BookError
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.provenance import RUN_TIMES_MARK
+from tests.pages import Pages, letters
+from tests.small_project import ROOT, edit
 
 pytestmark = pytest.mark.xdist_group("rendered")
 
@@ -279,6 +280,44 @@ def test_nothing_is_rendered_when_nothing_changed(built, monkeypatch):
     monkeypatch.setattr(rendering, "_jupyter_book", None)
     html, pdf = render(built)
     assert (html, pdf) == (built / "_build/quick/html/index.html", built / "_build/quick/report.pdf")
+
+
+def test_a_pdf_that_is_not_the_one_that_was_rendered_is_made_anew(changed):
+    pdf = changed / "_build/quick/report.pdf"
+    pdf.write_bytes(b"")
+    render(changed)
+    assert letters("The sum is 2.50, from") in text_of(pdf)
+
+
+@pytest.mark.parametrize("variables", [{"MPLBACKEND": "none"}, {"MATPLOTLIBRC": "matplotlibrc"}])
+def test_the_readers_settings_of_matplotlib_do_not_keep_the_pages_from_being_rendered(tmp_path, variables):
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+    program = "from book.pipeline.render import _fonts; print(len(_fonts()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | variables | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("4\n", "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sphinx:", "sphinx:\nother:", "'sphinx' must be names with values; got None"),
+        ("  config:", "  config:\n  other:", "'config' must be names with values; got None"),
+        ("html_context: {default_mode: auto}", "html_context: auto", "'html_context' must be names with values"),
+        ("repository:", "repository:\nother:", "'repository' must be names with values; got None"),
+        ("bibtex_bibfiles:", "bibtex_bibfiles: x\nother:", "'bibtex_bibfiles' must be a list of files; got 'x'"),
+    ],
+)
+def test_an_entry_of_the_configuration_that_is_not_what_it_must_be_is_named_with_the_remedy(changed, old, new, message):
+    edit(changed / "_config.yml", old, new)
+    with pytest.raises(BookError, match=rf"_config\.yml: {message}.*; 'git checkout -- _config.yml'"):
+        render(changed)
 
 
 def test_changed_prose_renders_without_executing_and_a_warning_leaves_the_last_pages(changed, capsys):

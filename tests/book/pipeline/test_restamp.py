@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
-from small_project import edit, make_project
 
 from book.__main__ import main
 from book.pipeline import restamp as restamping
@@ -16,6 +18,7 @@ from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
 from book.pipeline.restamp import restamp
+from tests.small_project import ROOT, edit, make_project
 
 OUTPUT = {"output_type": "stream", "name": "stdout", "text": "a 1.5 b 2"}
 
@@ -106,6 +109,42 @@ def test_a_result_that_is_not_that_of_the_commit_is_refused(published, monkeypat
         BookError, match=r"results/first.ipynb is damaged; restore it: git checkout -- results/first.ipynb"
     ):
         restamp(build_of(published), "HEAD", "a reason")
+
+
+def test_a_killed_restamp_leaves_no_process_and_the_next_one_removes_its_folders(published, monkeypatch):
+    program = f"""
+from pathlib import Path
+from book.pipeline.restamp import _python, _worktree
+from book.pipeline.project import load_project
+root = Path({str(published)!r})
+with _worktree(load_project(root), "HEAD") as place:
+    _python(place, "import time; open('started', 'w').close(); time.sleep(60)")
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as process:
+        deadline = time.monotonic() + 60
+        while not list(published.glob("_build/restamp-*/checkout/started")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        descendants = psutil.Process(process.pid).children(recursive=True)
+        assert len(descendants) == 2, "a watchdog and the other program"
+        process.kill()
+    _, alive = psutil.wait_procs(descendants, timeout=10)
+    assert not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert _git(published, "worktree", "list").count("\n") == 2
+    edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
+    monkeypatch.setattr(restamping, "_run_quick", lambda root: None)
+    restamp(build_of(published), "HEAD", "a reason")
+    assert _git(published, "worktree", "list").count("\n") == 1
+    assert not list((published / "_build").glob("restamp-*"))
+
+
+def test_settings_of_git_and_python_in_the_shell_change_nothing(published, monkeypatch, tmp_path):
+    edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setattr(restamping, "_run_quick", lambda root: None)
+    assert [chapter.name for chapter in restamp(build_of(published), "HEAD", "a reason")] == ["first", "second"]
 
 
 @pytest.mark.parametrize(

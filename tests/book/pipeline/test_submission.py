@@ -1,18 +1,19 @@
 """The archive to hand in: code, models and report; the same bytes from the same build, and none from a stale one."""
 
 import io
+import os
 import shutil
 import subprocess
 from zipfile import ZipFile
 
 import pytest
-from small_project import edit
 
 from book.__main__ import main
 from book.pipeline.errors import BookError
 from book.pipeline.parameters import load_build
 from book.pipeline.project import load_project
 from book.pipeline.submission import make_submission
+from tests.small_project import edit
 
 pytestmark = pytest.mark.xdist_group("rendered")
 
@@ -78,9 +79,18 @@ def test_a_name_that_is_no_roll_number_is_refused(root, name):
     assert not archives(root)
 
 
-def test_a_stale_build_is_refused_with_the_command_that_mends_it(root):
+def test_a_stale_build_is_refused_with_the_command_that_updates_it(root):
     edit(root / "package" / "helper.py", "return", "return 0 +")
     with pytest.raises(BookError, match=r"stale(.|\n)*python -m book build"):
+        submit(root)
+    assert not archives(root)
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "book.pdf"])
+@pytest.mark.parametrize("content", [b"", b"%PDF-1.5 another"])
+def test_a_pdf_that_is_not_the_one_that_was_rendered_is_refused(root, name, content):
+    (root / "_build" / "quick" / name).write_bytes(content)
+    with pytest.raises(BookError, match="the report is not that of these results; 'make book' makes it"):
         submit(root)
     assert not archives(root)
 
@@ -110,6 +120,30 @@ def test_missing_or_altered_models_are_refused(root):
 def test_without_git_there_is_no_list_of_the_code(root):
     shutil.rmtree(root / ".git")
     with pytest.raises(BookError, match="git does not list the code"):
+        submit(root)
+    assert not archives(root)
+
+
+def test_a_repository_that_the_shell_names_changes_nothing(root, monkeypatch, tmp_path):
+    expected = submit(root).read_bytes()
+    subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(root))
+    assert submit(root).read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", ["book/chapters/second.md", "package/deep/constant.py", "_toc.yml"])
+def test_a_page_or_module_that_git_does_not_know_is_named(root, name):
+    subprocess.run(["git", "rm", "-q", "--cached", name], cwd=root, check=True)
+    with pytest.raises(BookError, match=f"git does not know all of the code: 'git add {name}' adds the rest"):
+        submit(root)
+    assert not archives(root)
+
+
+def test_a_name_that_is_no_utf_8_is_refused(root):
+    (root / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    subprocess.run(["git", "add", "."], cwd=root, check=True)
+    with pytest.raises(BookError, match=r"b'caf\\xe9.txt' is no UTF-8.*git mv"):
         submit(root)
     assert not archives(root)
 

@@ -1,4 +1,4 @@
-"""What Sphinx and LaTeX leave to be mended, on a page of a table and a bibliography."""
+"""What Sphinx and LaTeX leave to be patched, on a page of a table and a bibliography."""
 
 import re
 
@@ -41,7 +41,7 @@ ENTRY = """\
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     """Build the pages with a builder, and return the text of one file."""
-    folder = tmp_path_factory.mktemp("mends")
+    folder = tmp_path_factory.mktemp("patches")
     (folder / "index.md").write_text(PAGE + "\n```{toctree}\nother\n```\n")
     (folder / "other.md").write_text(REFERENCES)
     (folder / "some.bib").write_text(ENTRY)

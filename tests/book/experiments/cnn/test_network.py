@@ -9,11 +9,11 @@ from mlp_core import DivergenceError, cross_entropy
 TRAINING = {"learning_rate": 0.1, "batch_size": 16, "num_epochs": 3, "seed": 0}
 
 
-def stripes(n=96, size=12):
+def stripes(n=96):
     """Images of horizontal (class 0) or vertical stripes (class 1), at a random position, in noise."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
-    X = rng.normal(0, 0.1, (n, size, size, 1)).astype("float32")
+    X = rng.normal(0, 0.1, (n, 12, 12, 1)).astype("float32")
     for image, label, start in zip(X, labels, rng.integers(0, 3, n), strict=True):
         (image if label == 0 else image.swapaxes(0, 1))[start::3] += 1
     return X, labels

@@ -1,9 +1,9 @@
 """Samples, and a project folder without a cache."""
 
 import pytest
-from small_networks import small_samples
 
 from book.experiments.page import storage
+from tests.small_networks import small_samples
 
 
 @pytest.fixture

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from clusters import running_cluster, until
-from small_networks import PARAMETERS, files_of, remove
-from small_project import ROOT
 
 from book.__main__ import main
 from book.experiments.mlp import runs
@@ -21,6 +18,9 @@ from book.experiments.mlp.sklearn_mlp import train_sklearn_mlps
 from book.experiments.page.execution import _project_archive, parallel
 from book.experiments.page.progress import Progress
 from book.pipeline.project import load_project
+from tests.clusters import running_cluster, until
+from tests.small_networks import PARAMETERS, files_of, remove
+from tests.small_project import ROOT
 
 LONG = PARAMETERS | {"num_epochs": 200}
 ALL = {name: LONG | {"seed": seed} for seed, name in enumerate("abcd")}

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
-from small_networks import PARAMETERS, files_of, remove
 
 from book.experiments.mlp.comparison import compare_with_mlp
 from book.experiments.mlp.runs import check_converged, copy_checkpoints, train_networks
@@ -20,6 +19,7 @@ from book.experiments.page import storage
 from book.experiments.page.execution import parallel
 from data import split_80_10_10
 from mlp_core import NeuralNetwork, load_parameters
+from tests.small_networks import PARAMETERS, files_of, remove
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

@@ -148,6 +148,12 @@ def test_a_published_file_that_is_not_what_was_recorded_is_refused_with_the_comm
         published_models("other")
 
 
+def test_a_file_that_the_notebook_did_not_record_is_refused_with_the_remedy(publish):
+    (publish() / "more.pkl").write_bytes(b"1")
+    with pytest.raises(PublishedFileError, match=r"models/other/more\.pkl is not recorded by its notebook; remove it"):
+        published_models("other")
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", '{"metadata": {"book": {"parameters": {}}}}', "\x00"])
 def test_a_notebook_without_a_record_is_refused_by_name(publish, tmp_path, content):
     publish()

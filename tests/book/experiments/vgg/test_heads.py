@@ -34,12 +34,12 @@ from book.experiments.vgg.heads import (
 SETTINGS = HeadSettings(hidden=(16,), num_epochs=12, batch_size=16, learning_rate=0.01)
 
 
-def blobs(seed, n=200, dtype=torch.float32, name="blobs"):
+def blobs(seed, n=200, dtype=torch.float32):
     """Ten clouds of points, one a class, that a small head can tell apart."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 10
     values = 5 * torch.eye(10, 24)[labels] + torch.randn(n, 24, generator=generator)
-    return Features(as_stored(values.to(dtype)), labels.numpy(), (24, 1, 1), f"{name}-{seed}")
+    return Features(as_stored(values.to(dtype)), labels.numpy(), (24, 1, 1), f"blobs-{seed}")
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from small_vgg import SIZE, hooks_of, small_backbone
 from torch import nn
 
 from book.experiments.vgg.backbone import BackboneSettings, assemble, load_backbone
 from book.experiments.vgg.heads import HeadSettings, new_head
 from book.experiments.views.hooks import copy_without_inplace_relus
 from data import load_fashion_mnist
+from tests.small_vgg import SIZE, hooks_of, small_backbone
 
 
 @pytest.fixture(scope="module")

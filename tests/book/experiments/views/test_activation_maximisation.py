@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from small_vgg import CLASS, CONVOLUTIONS, FILTER, SIZE, start
 
 from book.experiments.views.activation_maximisation import (
     RegularisedSettings,
@@ -19,6 +18,7 @@ from book.experiments.views.activation_maximisation import (
     total_variation,
 )
 from book.experiments.views.hooks import Target, activations
+from tests.small_vgg import CLASS, CONVOLUTIONS, FILTER, SIZE, start
 
 
 def test_both_forms_of_ascent_raise_the_activation_in_every_layer(pretrained):

@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_vgg import CLASS, CONVOLUTIONS, FILTER, hooks_of
 from torch import nn
 
 from book.constraints import read_front_matter
@@ -19,6 +18,7 @@ from book.experiments.views.hooks import (
     recorded,
     scan,
 )
+from tests.small_vgg import CLASS, CONVOLUTIONS, FILTER, hooks_of
 
 
 def test_layers_are_named_by_block_and_number(model):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import Saliency
-from small_vgg import SIZE, hooks_of
 from torch import nn
 
 from book.experiments.vgg.backbone import assemble
@@ -24,6 +23,7 @@ from book.experiments.views.saliency import (
     smooth_gradients,
     sum_over_channels,
 )
+from tests.small_vgg import SIZE, hooks_of
 
 
 @pytest.mark.parametrize("error_in", [guided_backpropagation, grad_cam])

@@ -1,6 +1,6 @@
 """What runs cost, as their notebooks recorded it."""
 
-from book.pipeline.provenance import Cost, cost_of
+from book.pipeline.cost import Cost, cost_of
 
 
 def record(cpu_seconds, *steps):
