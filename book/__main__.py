@@ -146,13 +146,12 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     run.add_argument(
         "-h", "--help", action=_HelpOfChapter, root=root, help="show this help and the chapter's parameters"
     )
-    for command in (build, anew, run):
-        _add_execution_options(command)
-
     stamp = commands.add_parser("restamp", help="give stale results the current key, if no quick result changes")
     stamp.set_defaults(command=_exclusive(_restamp))
     stamp.add_argument("--from", dest="commit", required=True, metavar="COMMIT", help="where the results were fresh")
     stamp.add_argument("--why", required=True, metavar="REASON", help="for the record")
+    for command in (build, anew, run, stamp):
+        _add_execution_options(command)
 
     submission = commands.add_parser("submission", help="make the archive to hand in from a finished full build")
     submission.set_defaults(command=_submission)
@@ -313,7 +312,8 @@ def _run(root: Path, options: argparse.Namespace) -> int:
 def _restamp(root: Path, options: argparse.Namespace) -> int:
     from book.pipeline.restamp import restamp
 
-    for chapter in restamp(load_build(load_project(root), "full"), options.commit, options.why):
+    execution = _execution_options(options)
+    for chapter in restamp(load_build(load_project(root), "full"), options.commit, options.why, execution):
         print(f"{chapter.name}: has the current key")
     return 0
 

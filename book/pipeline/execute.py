@@ -80,6 +80,12 @@ class ExecutionOptions:
         values = {"BOOK_WORKERS": self.workers, "BOOK_SCHEDULER": self.scheduler, "BOOK_DEVICE": self.device}
         return {name: str(value) for name, value in values.items() if value is not None}
 
+    @property
+    def arguments(self) -> list[str]:
+        """The options as a command line has them."""
+        values = {"--workers": self.workers, "--scheduler": self.scheduler, "--device": self.device}
+        return [text for name, value in values.items() if value is not None for text in (name, str(value))]
+
 
 def execute_chapter(build: Build, status: Status, options: ExecutionOptions | None = None) -> None:
     """Execute a chapter and replace its stored result, if it ran without an error or a warning.

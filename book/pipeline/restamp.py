@@ -32,6 +32,7 @@ from book.files import checksums_of, write_atomically
 from book.pipeline.build import Build
 from book.pipeline.content_key import Status, recorded, seal_of, statuses
 from book.pipeline.errors import BookError
+from book.pipeline.execute import ExecutionOptions
 from book.pipeline.git import run_git
 from book.pipeline.kernel import Watchdog
 from book.pipeline.project import Chapter, Project, code_cells_of
@@ -45,7 +46,7 @@ _BUILD = """
 import sys
 from pathlib import Path
 from book.__main__ import main
-sys.exit(main(["build", "--profile", "quick", "--no-render"], Path.cwd()))
+sys.exit(main(["build", "--profile", "quick", "--no-render", *sys.argv[1:]], Path.cwd()))
 """
 _STATUS = """
 import sys
@@ -58,7 +59,7 @@ _BINARY = ("image/png", "image/jpeg", "application/pdf")
 _WORDS = re.compile(r"[-+.\w]+|[^-+.\w]+")
 
 
-def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
+def restamp(build: Build, commit: str, why: str, options: ExecutionOptions | None = None) -> list[Chapter]:
     """Give stale results the key of the current sources, if these leave every quick result as it was.
 
     Parameters
@@ -69,6 +70,8 @@ def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
         A commit at which the full results were fresh, and are those that are stored now.
     why : str
         The reason, for the record.
+    options : ExecutionOptions, optional
+        Where and how fast to compute the quick results.
 
     Returns
     -------
@@ -95,9 +98,10 @@ def restamp(build: Build, commit: str, why: str) -> list[Chapter]:
         _check_stored_results(build, before, stale, commit)
         with _snapshot(project) as now:
             print(f"running the quick profile at {commit} and from the current sources", file=sys.stderr, flush=True)
-            _run_quick(before)
-            _run_quick(now)
-            _check_equal(project, before, now, name, commit)
+            arguments = (options or ExecutionOptions()).arguments
+            _run_quick(before, arguments)
+            _run_quick(now, arguments)
+            _check_equal(project, before, now, name, commit, arguments)
     stamp = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "from": name, "why": why}
     for status in stale:
         _stamp(status, stamp)
@@ -133,13 +137,13 @@ def _check_stored_results(build: Build, before: Path, stale: list[Status], commi
             raise BookError(f"{status.chapter.name}: the stored result has other parameters: {'; '.join(different)}")
 
 
-def _check_equal(project: Project, before: Path, now: Path, name: str, commit: str) -> None:
+def _check_equal(project: Project, before: Path, now: Path, name: str, commit: str, arguments: list[str]) -> None:
     """Check that the quick results are equal, save where those of the commit differ from run to run."""
     different = _differences_of(before, now)
     if any(different.values()):
         with _worktree(project, name) as again:
             print(f"running the quick profile at {commit} once more, for what differs", file=sys.stderr, flush=True)
-            _run_quick(again)
+            _run_quick(again, arguments)
             unsteady = _differences_of(before, again)
         different = {chapter: places - unsteady.get(chapter, set()) for chapter, places in different.items()}
     lines = [
@@ -236,18 +240,18 @@ def _quick_models(root: Path, name: str) -> dict[str, str]:
     return checksums_of(root / QUICK / "results" / "models" / name)
 
 
-def _run_quick(root: Path) -> None:
-    run = _python(root, _BUILD)
+def _run_quick(root: Path, arguments: list[str]) -> None:
+    run = _python(root, _BUILD, *arguments)
     if run.returncode != 0:
         raise BookError(f"the quick profile failed in {root}:\n{run.stdout.strip()[-4000:]}")
 
 
-def _python(root: Path, script: str) -> subprocess.CompletedProcess[str]:
+def _python(root: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a checkout with the code of that checkout, and with this one's where it has none."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOOK_", "PYTHON"))}
     if not (root / "book" / "__init__.py").is_file():
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", script, *arguments]
     # Nobody else ends it, should this process be killed.
     watchdog = Watchdog()
     try:

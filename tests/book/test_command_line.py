@@ -7,7 +7,7 @@ from book.pipeline.errors import BookError
 from book.pipeline.execute import ExecutionOptions
 from tests.small_project import ROOT
 
-COMMANDS = (["build"], ["rerun"], ["run", "first"])
+COMMANDS = (["build"], ["rerun"], ["run", "first"], ["restamp", "--from", "HEAD", "--why", "a reason"])
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,13 @@ def test_the_environment_gives_the_defaults_and_an_option_wins(command, monkeypa
     monkeypatch.setenv("BOOK_DEVICE", "cpu")
     assert options_of(command) == ExecutionOptions(3, None, "cpu")
     assert options_of([*command, "--workers", "1", "--device", "auto"]) == ExecutionOptions(1, None, "auto")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_handed_on_as_they_were_given(command, monkeypatch):
+    monkeypatch.setattr("book.__main__._answers", lambda _: True)
+    for options in (ExecutionOptions(), ExecutionOptions(3, None, "cpu"), ExecutionOptions(None, "tcp://a:1")):
+        assert options_of([*command, *options.arguments]) == options
 
 
 def test_a_variable_with_a_value_that_is_not_allowed_is_refused_as_the_option_is(monkeypatch):

@@ -75,7 +75,7 @@ def test_a_change_of_an_output_or_a_file_is_refused_with_the_chapter_and_the_cel
 
 
 def test_what_can_be_refused_without_a_run_is(published, monkeypatch):
-    monkeypatch.setattr(restamping, "_run_quick", lambda root: pytest.fail("a run"))
+    monkeypatch.setattr(restamping, "_run_quick", lambda *_: pytest.fail("a run"))
     assert restamp(build_of(published), "HEAD", "all fresh") == []
     edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
     with pytest.raises(BookError, match="--from must be a commit of this repository; got nowhere"):
@@ -94,7 +94,7 @@ def test_what_can_be_refused_without_a_run_is(published, monkeypatch):
 
 
 def test_a_result_that_is_not_that_of_the_commit_is_refused(published, monkeypatch):
-    monkeypatch.setattr(restamping, "_run_quick", lambda root: pytest.fail("a run"))
+    monkeypatch.setattr(restamping, "_run_quick", lambda *_: pytest.fail("a run"))
     edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
     update(build_of(published))
     edit(published / "package/helper.py", "ZERO + a + b", "ZERO + (a + b)")
@@ -133,7 +133,7 @@ with _worktree(load_project(root), "HEAD") as place:
     assert not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert _git(published, "worktree", "list").count("\n") == 2
     edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
-    monkeypatch.setattr(restamping, "_run_quick", lambda root: None)
+    monkeypatch.setattr(restamping, "_run_quick", lambda *_: None)
     restamp(build_of(published), "HEAD", "a reason")
     assert _git(published, "worktree", "list").count("\n") == 1
     assert not list((published / "_build").glob("restamp-*"))
@@ -143,7 +143,7 @@ def test_settings_of_git_and_python_in_the_shell_change_nothing(published, monke
     edit(published / "package/helper.py", "a + b + ZERO", "ZERO + a + b")
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    monkeypatch.setattr(restamping, "_run_quick", lambda root: None)
+    monkeypatch.setattr(restamping, "_run_quick", lambda *_: None)
     assert [chapter.name for chapter in restamp(build_of(published), "HEAD", "a reason")] == ["first", "second"]
 
 
