@@ -22,8 +22,15 @@ def check_integer(name: str, value: object, minimum: int) -> None:
 def check_positive(name: str, value: object) -> None:
     """Raise ValueError unless ``value`` is a finite number greater than zero."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value <= 0:
+    if not is_number or not _is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number greater than 0; got {value!r}")
+
+
+def _is_finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def check_layer_sizes(n_layers: object, layer_sizes: object) -> None:
@@ -48,7 +55,7 @@ def as_samples(name: str, X: object, width: int, dtype: np.dtype) -> np.ndarray:
             raise TypeError("complex numbers")
         with np.errstate(over="ignore"):  # a number too large for dtype becomes inf and is refused below
             X = np.ascontiguousarray(X, dtype=dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a matrix of numbers; got {type(X).__name__}: {error}") from error
     if X.ndim != 2 or X.shape[1] != width or len(X) == 0:
         raise ValueError(f"{name} must have shape (n, {width}) with n >= 1; got {X.shape}")

@@ -1,11 +1,10 @@
 """Checks of arguments, in one place and in one form of words: ``NAME must be …; got …``."""
 
-import math
 from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from book.constraints import check, read_front_matter
+from book.constraints import check, is_finite, read_front_matter
 from book.experiments.page.execution import check_execution_options
 
 
@@ -59,15 +58,18 @@ def check_number(
     above: float | None = None,
     maximum: float | None = None,
     below: float | None = None,
+    other: float | None = None,
 ) -> None:
     """Check that ``value`` is a finite number, no bool, within limits; ``above`` and ``below`` exclude the limit.
+
+    ``other`` is one more number that is allowed, outside of the limits.
 
     Raises
     ------
     ValueError
         If it is not.
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and is_finite(value)
     within = is_number and (
         (minimum is None or value >= minimum)
         and (above is None or value > above)
@@ -75,7 +77,8 @@ def check_number(
         and (below is None or value < below)
     )
     limits = {"at least": minimum, "above": above, "at most": maximum, "below": below}
-    check_that(within, name, _in_words("a finite number", limits), value)
+    words = _in_words("a finite number", limits) + ("" if other is None else f", or {other}")
+    check_that(within or (is_number and value == other), name, words, value)
 
 
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:

@@ -53,6 +53,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 # What a line on the cost of a cached step holds at least.
 _OF_A_STEP = {"step", "folder", "machine", "cpu_seconds", "wall_seconds", "found"}
 NO_SPACE = "No space left on device"
+_NO_NUMBER = re.compile(r"\b(nan|inf)\b")
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
 
@@ -285,13 +286,18 @@ def _where(cells: list[NotebookNode], index: int) -> str:
 
 
 def _check_publishable(project: Project, name: str, executed: NotebookNode, source: list[NotebookNode]) -> None:
-    """Fail on warnings, on a caption without a figure, and on text that would differ on another machine or in a run."""
+    """Fail on what no page may show.
+
+    That is a warning, a caption without a figure, a glued number that is none, and text that would differ on another
+    machine or in another run.
+    """
     cells = code_cells_of(executed)
     for index, cell in enumerate(cells):
         if "figure" in source[index].metadata.get("mystnb", {}) and not any(map(_is_figure, cell.outputs)):
             raise ChapterError(f"{name}: {_where(cells, index)} has a caption, and gave no figure")
         for output in cell.outputs:
             where = f"{name}: {_where(cells, index)}"
+            _check_finite(where, output)
             if output.output_type == "stream" and output.name == "stderr":
                 raise ChapterError(f"{where} wrote to the error output, which is not published:\n{_plain(output.text)}")
             for text in _texts(output):
@@ -299,6 +305,14 @@ def _check_publishable(project: Project, name: str, executed: NotebookNode, sour
                     raise ChapterError(f"{where} shows a path of this machine, {project.root}; show a relative one")
                 if _ADDRESS.search(text):
                     raise ChapterError(f"{where} shows an object's address, which differs in each run:\n{text[:500]}")
+
+
+def _check_finite(where: str, output: NotebookNode) -> None:
+    """Fail on NaN and infinity in what is glued into the text, alone or within a text such as that of an interval."""
+    name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+    for kind, text in output.get("data", {}).items():
+        if name is not None and kind.endswith("text/plain") and _NO_NUMBER.search(text):
+            raise ChapterError(f"{where} glues {name} = {text[:500]}, and the text has no place for NaN or infinity")
 
 
 def _is_figure(output: NotebookNode) -> bool:

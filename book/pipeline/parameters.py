@@ -134,15 +134,14 @@ def _check_exists(chapter: Chapter, name: str, where: str) -> None:
 
 
 def _check_table(chapter: Chapter) -> None:
-    """Check that the table of constraints is about the parameters that there are."""
+    """Check that the table of constraints is about the parameters that there are, and can be understood."""
     for name in chapter.parameters:
         if name not in chapter.constraints:
             raise BookError(f"{chapter.path}: the front matter does not say what the parameter {name} may be")
-    for name, constraint in chapter.constraints.items():
+    for name in chapter.constraints:
         if name not in chapter.parameters:
             raise BookError(f"{chapter.path}: the front matter says what {name} may be, which is no parameter")
-        if not isinstance(constraint, dict) or "type" not in constraint or not constraint.keys() <= constraints.FIELDS:
-            raise BookError(
-                f"{chapter.path}: the constraint of {name} must have a type, and no fields but "
-                f"{', '.join(sorted(constraints.FIELDS))}; got {constraint!r}"
-            )
+    try:
+        constraints.check_table(chapter.constraints)
+    except ValueError as error:
+        raise BookError(f"{chapter.path}: the constraint of {error}") from None

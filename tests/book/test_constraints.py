@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from book.constraints import allowed, check
+from book.constraints import allowed, check, check_table
 
 TABLE = {
     "seed": {"type": "integer", "minimum": 0, "maximum": 4294967295},
@@ -45,7 +45,14 @@ TABLE = {
         "below": {"by": "cnn_layer", "values": {"0": 64, "2": 64, "5": 128}},
     },
     "shuffle": {"type": "boolean"},
-    "widths": {"type": "mapping", "items": {"type": "integer", "minimum": 1}},
+    "widths": {"type": "mapping", "keys": ["1x1", "pool"], "items": {"type": "integer", "minimum": 1}},
+    "num_train": {"type": "integer", "minimum": 0},
+    "batch_size": {"type": "integer"},
+    "num_steps": {"type": "integer", "minimum": 1, "above": "99 // batch_size", "maximum": "num_train // batch_size"},
+    "num_random": {"type": "integer", "minimum": "checkpoint_epochs[0] * (num_epochs - 2) + 1"},
+    "mixup": {"type": "number", "minimum": 0.05, "or": 0},
+    "p": {"type": "list", "sum": 1, "items": {"type": "number", "minimum": 0}},
+    "q": {"type": "list", "as_long_as": "p", "items": {"type": "number"}},
 }
 VALUES = {
     "seed": 0,
@@ -59,7 +66,14 @@ VALUES = {
     "cnn_layer": 5,
     "filter_pos": 127,
     "shuffle": True,
-    "widths": {"1x1": 64},
+    "widths": {"1x1": 64, "pool": 1},
+    "num_train": 1000,
+    "batch_size": 32,
+    "num_steps": 31,
+    "num_random": 25,
+    "mixup": 0,
+    "p": [0.7, 0.1, 0.2],
+    "q": [1.5, 0, 1],
 }
 
 
@@ -97,12 +111,99 @@ def test_values_within_all_limits_pass():
         ({"filter_pos": 128}, "filter_pos must be an integer at least 0 and below 128 (for cnn_layer = 5); got 128"),
         ({"cnn_layer": 0}, "filter_pos must be an integer at least 0 and below 64 (for cnn_layer = 0); got 127"),
         ({"shuffle": 1}, "shuffle must be true or false; got 1"),
-        ({"widths": {"1x1": 0}}, "widths must be a mapping; got {'1x1': 0}"),
+        (
+            {"widths": {"1x1": 0, "pool": 1}},
+            "widths must be a mapping of '1x1', 'pool', each an integer at least 1; got {'1x1': 0, 'pool': 1}",
+        ),
+        (
+            {"widths": {"1x1": 1}},
+            "widths must be a mapping of '1x1', 'pool', each an integer at least 1; got {'1x1': 1}",
+        ),
+        (
+            {"num_steps": 32},
+            "num_steps must be an integer from 1 to num_train // batch_size = 31 and above 99 // batch_size = 3; got",
+        ),
+        ({"num_steps": 3}, "num_steps must be an integer from 1 to num_train // batch_size = 31 and above 99 // batch"),
+        (
+            {"num_random": 24},
+            "num_random must be an integer at least checkpoint_epochs[0] * (num_epochs - 2) + 1 = 25; got 24",
+        ),
+        ({"mixup": 0.04}, "mixup must be a finite number at least 0.05, or 0; got 0.04"),
+        ({"mixup": -0.1}, "mixup must be a finite number at least 0.05, or 0; got -0.1"),
+        (
+            {"p": [0.7, 0.1, 0.1]},
+            "p must be a list of items, each a finite number at least 0, with the sum 1; got [0.7",
+        ),
+        ({"q": [1, 2]}, "q must be a list of items, each a finite number, as many as p; got [1, 2]"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_what_is(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check(TABLE, VALUES | changes)
+
+
+@pytest.mark.parametrize(
+    "open_limit",
+    [{"batch_size": 0}, {"checkpoint_epochs": [], "num_random": -1}, {"batch_size": None}, {"num_epochs": "many"}],
+)
+def test_a_limit_that_cannot_be_computed_is_left_open_and_shown_without_a_value(open_limit):
+    table = {name: TABLE[name] for name in ("num_steps", "num_random")}
+    check(table, VALUES | {"num_steps": 31} | open_limit)
+    words = allowed(table["num_steps"], VALUES | {"batch_size": 0})
+    assert words == "an integer from 1 to num_train // batch_size and above 99 // batch_size"
+
+
+def test_a_factor_of_zero_leaves_a_multiple_open():
+    table = {"n": {"type": "integer", "multiple_of": "k - 1"}}
+    check(table, {"n": 5, "k": 1})
+    with pytest.raises(ValueError, match=re.escape("n must be an integer, a multiple of k - 1 = 2; got 5")):
+        check(table, {"n": 5, "k": 3})
+
+
+def test_the_table_of_these_tests_can_be_understood():
+    check_table(TABLE)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *(
+            "num_epochs ** 2",
+            "num_epochs / 2",
+            "-num_epochs",
+            "max(num_epochs, 2)",
+            "num_epochs.real",
+            "num_epochs < 2",
+        ),
+        *("checkpoint_epochs[0:1]", "checkpoint_epochs[seed]", "checkpoint_epochs[0][0]", "checkpoint_epochs[-1]"),
+        *("1.5 * num_epochs", "True + num_epochs", "num_epochs +", "", "'a'", "(num_epochs, 1)", "(" * 10_000, "a\0"),
+        *("learning_rate", "checkpoint_epochs", "layer_size[0]", "num_epoch", "compared[0]", "wandb_mode", "p[0]"),
+    ],
+)
+def test_a_limit_is_made_of_integer_parameters_and_the_four_operations_alone(limit):
+    with pytest.raises(ValueError, match=r"(?s)^seed: maximum must .+; got .+"):
+        check_table(TABLE | {"seed": {"type": "integer", "maximum": limit}})
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_a_random_table_is_understood_or_refused_in_the_one_form_and_then_checks_any_values(part):
+    rng = random.Random(part)
+    fields = sorted({field for constraint in TABLE.values() for field in constraint})
+    for _ in range(200):
+        table = {name: dict(constraint) for name, constraint in TABLE.items()}
+        for _ in range(rng.randint(1, 3)):
+            donor = rng.choice(list(TABLE.values()))
+            value = rng.choice([*donor.values(), random_value(rng), "num_epochs // batch_size"])
+            table[rng.choice(list(table))][rng.choice([*fields, *donor])] = value
+        try:
+            check_table(table)
+        except ValueError as error:
+            assert re.fullmatch(r"(?s)\w+.* must .+; got .+", str(error)), error
+            continue
+        try:
+            check(table, VALUES | {name: random_value(rng) for name in rng.sample(list(VALUES), 2)})
+        except ValueError as error:
+            assert re.fullmatch(r"(?s)(\w+) must be .+; got .+", str(error)), error
 
 
 def test_an_integer_does_for_a_number():

@@ -751,6 +751,7 @@ BAD_PARAMETERS = [
     ({"learning_rate": -0.1}, ["learning_rate", "finite number greater than 0", r"got -0\.1"]),
     ({"learning_rate": math.nan}, ["learning_rate", "finite number greater than 0", "got nan"]),
     ({"learning_rate": math.inf}, ["learning_rate", "finite number greater than 0", "got inf"]),
+    ({"learning_rate": 10**400}, ["learning_rate", "finite number greater than 0", "got 1000"]),
     ({"learning_rate": "0.1"}, ["learning_rate", "finite number greater than 0", r"got '0\.1'"]),
     ({"learning_rate": True}, ["learning_rate", "finite number greater than 0", "got True"]),
     ({"learning_rate": 1j}, ["learning_rate", "finite number greater than 0", "got 1j"]),
@@ -806,6 +807,7 @@ BAD_DATA = [
     (with_value(-np.inf), Y_GOOD, ["finite in float64", "got -inf in row 3, column 1"]),
     ([["a", "b", "c", "d"]] * 50, Y_GOOD, ["matrix of numbers", "got list"]),
     ([[1, 2, 3, 4], [1, 2]], Y_GOOD[:2], ["matrix of numbers", "got list"]),
+    ([[10**400, 0, 0, 0]] * 50, Y_GOOD, ["matrix of numbers", "got list"]),
     (None, Y_GOOD, ["must", r"got"]),
     (X_GOOD + 1j, Y_GOOD, ["matrix of numbers", "complex"]),
 ]

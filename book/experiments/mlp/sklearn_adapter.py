@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from book.experiments.checks import check_integer, check_that
 from mlp_core import NeuralNetwork
 
 
@@ -89,6 +90,12 @@ class NeuralNetworkClassifier(ClassifierMixin, BaseEstimator):
         hidden_layer_sizes = self.hidden_layer_sizes
         if isinstance(hidden_layer_sizes, numbers.Integral):
             hidden_layer_sizes = [hidden_layer_sizes]
+        is_vector = isinstance(hidden_layer_sizes, np.ndarray) and hidden_layer_sizes.ndim == 1
+        is_sequence = isinstance(hidden_layer_sizes, Sequence) and not isinstance(hidden_layer_sizes, str)
+        what = "an integer or a sequence of integers"
+        check_that(is_vector or is_sequence, "hidden_layer_sizes", what, hidden_layer_sizes)
+        for i, size in enumerate(hidden_layer_sizes):
+            check_integer(f"hidden_layer_sizes[{i}]", size, minimum=1)
         layer_sizes = [X.shape[1], *hidden_layer_sizes, len(self.classes_)]
         seed = self.random_state
         if not isinstance(seed, numbers.Integral):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from book.experiments.checks import check_number, check_that
+from book.experiments.checks import check_integer, check_number, check_that
 
 SUM_TOLERANCE = 1e-6
 """How far from 1 probabilities may sum; probabilities in float32 need as much."""
@@ -34,7 +34,7 @@ def as_distributions(name: str, values: Any) -> np.ndarray:
         p = np.array(None)
     check_that(p.dtype.kind in "fiu", name, "numbers, the same number of them in each row", values)
     p = p.astype(np.float64)
-    check_that(p.ndim > 0 and p.shape[-1] > 0, name, "a probability for each class", values)
+    check_that(p.ndim > 0 and p.size > 0, name, "a probability for each class, in one row at least", values)
     lowest = float(p.min())
     check_that(lowest >= 0, name, "non-negative numbers", lowest)
     sums = p.sum(axis=-1)
@@ -110,9 +110,14 @@ def smooth_labels(labels: np.ndarray, num_classes: int, smoothing: float) -> np.
     Raises
     ------
     ValueError
-        If ``smoothing`` is not a number in [0, 1].
+        If ``smoothing`` is not a number in [0, 1], or a label no class index.
     """
+    check_integer("num_classes", num_classes, minimum=1)
     check_number("smoothing", smoothing, minimum=0, maximum=1)
+    labels = np.asarray(labels)
+    check_that(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    check_that(outside.size == 0, "labels", f"class indices from 0 to {num_classes - 1}", outside.tolist())
     return (1 - smoothing) * np.eye(num_classes)[labels] + smoothing / num_classes
 
 

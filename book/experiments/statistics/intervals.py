@@ -42,7 +42,13 @@ def accuracy_with_interval(correct: np.ndarray) -> Interval:
     ----------
     correct : ndarray of bool, shape (n,)
         Whether each prediction is correct.
+
+    Raises
+    ------
+    ValueError
+        If it is no vector of bool.
     """
+    correct = _as_correct("correct", correct)
     return wilson_interval(np.count_nonzero(correct), len(correct))
 
 
@@ -52,8 +58,15 @@ def mean_with_interval(values: np.ndarray) -> Interval:
     Parameters
     ----------
     values : array-like, shape (n,)
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
     """
     values = np.asarray(values, dtype=np.float64)
+    check_that(values.ndim == 1 and len(values) > 0, "values", "of the shape (n,) with n >= 1", values.shape)
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
@@ -75,9 +88,20 @@ def mcnemar_p_value(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If they are no vectors of bool, or of different lengths.
     """
+    correct_a, correct_b = _as_correct("correct_a", correct_a), _as_correct("correct_b", correct_b)
     check_that(correct_a.shape == correct_b.shape, "correct_b", f"of the shape {correct_a.shape}", correct_b.shape)
     only_a = int(np.sum(correct_a & ~correct_b))
     only_b = int(np.sum(correct_b & ~correct_a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _as_correct(name: str, correct: np.ndarray) -> np.ndarray:
+    try:
+        array = np.asarray(correct)
+    except ValueError:  # rows of different lengths
+        array = np.array(None)
+    is_vector = array.ndim == 1 and (array.dtype == bool or array.size == 0)
+    check_that(is_vector, name, "a vector of bool", correct)
+    return array.astype(bool)

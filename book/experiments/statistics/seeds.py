@@ -136,7 +136,13 @@ def compare_each(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     DataFrame
         A row a name in the order of ``first``: ``name``, and the columns of :func:`compare_all_pairs` from
         ``difference`` on.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or the names differ.
     """
+    check_that(len(first) > 0, "first", "of at least 1 model", list(first))
     check_that(set(first) == set(second), "second", f"of the models {list(first)}", list(second))
     table = _compare([(name, name, first[name], second[name]) for name in first])
     return table.drop(columns="second").rename(columns={"first": "name"})
@@ -193,7 +199,8 @@ def _one_sided_p_values(correct: Mapping[str, np.ndarray]) -> dict[tuple[str, st
 
 
 def _check_correct(name: str, correct: np.ndarray) -> None:
-    check_that(correct.dtype == bool, name, "of bool", correct.dtype)
+    is_array = isinstance(correct, np.ndarray)
+    check_that(is_array and correct.dtype == bool, name, "of bool", correct.dtype if is_array else correct)
     is_large_enough = correct.ndim == 2 and min(correct.shape) >= 2
     check_that(is_large_enough, name, "of shape (S, n) with at least 2 seeds and 2 images", correct.shape)
 

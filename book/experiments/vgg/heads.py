@@ -31,6 +31,8 @@ HISTORY_FILE = "history.json"
 EVALUATION_BATCH = 1000
 WARM_UP = 0.2
 """Fraction of the steps in which the one-cycle schedule raises the learning rate."""
+SMALLEST_MIXUP = 0.05
+"""PyTorch's draws from Beta(alpha, alpha) are rounded to 0.5 for a tiny alpha, where nearly all should be 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class HeadSettings:
     mixup : float
         Parameter alpha of mixup (Zhang et al., 2018), here of features: a training step sees weighted means of two
         images' features, and the same mean of their losses, with a weight drawn for each batch from Beta(alpha, alpha).
-        0 for none.
+        From `SMALLEST_MIXUP` to 100; 0 for none.
     num_epochs : int
     batch_size : int
         At least 2, because batch normalisation needs a variance.
@@ -97,7 +99,7 @@ class HeadSettings:
             check_number(name, getattr(self, name), minimum=0, below=1)
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("weight_decay", self.weight_decay, minimum=0)
-        check_number("mixup", self.mixup, minimum=0)
+        check_number("mixup", self.mixup, minimum=SMALLEST_MIXUP, maximum=100, other=0)
 
 
 def new_head(

@@ -31,7 +31,7 @@ def test_numbers_within_the_limits_pass(value):
     check_number("rate", value, above=0, maximum=1)
 
 
-@pytest.mark.parametrize("value", [0, 1.5, math.nan, math.inf, -math.inf, True, "0.1", None, 1j])
+@pytest.mark.parametrize("value", [0, 1.5, math.nan, math.inf, -math.inf, True, "0.1", None, 1j, 10**400])
 def test_anything_but_a_finite_number_within_the_limits_is_refused(value):
     with pytest.raises(ValueError, match=r"rate must be a finite number above 0 and at most 1; got "):
         check_number("rate", value, above=0, maximum=1)
@@ -41,6 +41,14 @@ def test_a_limit_that_is_excluded_is_refused_and_one_that_is_included_passes():
     check_number("x", 1, minimum=1)
     with pytest.raises(ValueError, match=r"below 1; got 1$"):
         check_number("x", 1, below=1)
+
+
+def test_one_more_number_is_allowed_outside_of_the_limits():
+    check_number("x", 0, minimum=1, other=0)
+    check_number("x", 0.0, minimum=1, other=0)
+    for value in (0.5, -1, False, math.nan):
+        with pytest.raises(ValueError, match=r"^x must be a finite number at least 1, or 0; got "):
+            check_number("x", value, minimum=1, other=0)
 
 
 @pytest.mark.parametrize("value", ["c", None, 1, ["a"]])

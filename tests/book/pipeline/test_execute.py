@@ -117,6 +117,12 @@ def test_a_second_run_changes_only_what_is_recorded_of_the_machine(built):
         ("import warnings; warnings.warn('mind this')", ["code cell 2 of 2", "error output", "mind this"]),
         ("print(Path.cwd())", ["code cell 2 of 2", "shows a path of this machine"]),
         ("print(object())", ["code cell 2 of 2", "an object's address"]),
+        (
+            "from myst_nb import glue; glue('last', float('nan'), display=False)",
+            ["code cell 2 of 2", "glues last = nan", "no place for NaN or infinity"],
+        ),
+        ("from myst_nb import glue; glue('last', -float('inf'))", ["code cell 2 of 2", "glues last = -inf"]),
+        ("from myst_nb import glue; glue('last', '1% (nan% to 2%)')", ["glues last = '1% (nan% to 2%)'"]),
         ("Path(os.environ['BOOK_MODELS'], 'x').write_text('x'); total / 0", ["ZeroDivisionError"]),
         ("raise OSError(28, 'No space left on device')", ["no room is left on the disk", "the last result is kept"]),
     ],

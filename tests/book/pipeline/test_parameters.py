@@ -5,9 +5,9 @@ import re
 import pytest
 
 from book.__main__ import main
-from book.pipeline.parameters import load_build, run_build
+from book.pipeline.parameters import check_parameters, load_build, run_build
 from book.pipeline.project import BookError, load_project
-from tests.small_project import edit
+from tests.small_project import ROOT, edit
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,33 @@ def test_a_mistaken_command_is_refused_before_anything_runs(root, capsys, argume
         ("quick: {num_epochs: 2}", "quick: [num_epochs]", "'quick' must be names with values; got"),
         ("    seed: {type: integer, minimum: 0}\n", "", "does not say what the parameter seed may be"),
         ("    seed: {", "    sed: {type: integer}\n    seed: {", "says what sed may be, which is no parameter"),
-        ("minimum: 0}", "least: 0}", "the constraint of seed must have a type, and no fields but"),
+        ("minimum: 0}", "least: 0}", "the constraint of seed must have no fields but type, choices, optional, minimum"),
+        ("seed: {type: integer", "seed: {type: int", "of seed must have a type, one of integer, number, text, boolean"),
+        ("seed: {type: integer, minimum: 0}", "seed: 0", "the constraint of seed must have a type, one of"),
+        ("minimum: 0}", "minimum: [1]}", "of seed: minimum must be a number, an expression, or {by: NAME, values:"),
+        ("minimum: 0}", "minimum: .nan}", "the constraint of seed: minimum must be a number, an expression, or"),
+        (
+            "minimum: 0}",
+            "multiple_of: 0}",
+            "of seed: multiple_of must be an integer at least 1, or an expression; got 0",
+        ),
+        ("minimum: 0}", "optional: 1}", "the constraint of seed: optional must be true or false; got 1"),
+        ("minimum: 0}", "or: x}", "the constraint of seed: or must be a number; got 'x'"),
+        ("minimum: 0}", "maximum: num_epoch}", "of seed: maximum must name parameters of the chapter; got 'num_epoch'"),
+        ("minimum: 0}", "maximum: widths}", "of seed: maximum must be made of integers; got 'widths' in 'widths'"),
+        ("minimum: 0}", "maximum: 'seed[0]'}", "of seed: maximum must take an item of a list of integers; got 'seed'"),
+        (
+            "minimum: 0}",
+            "maximum: num_epochs / 2}",
+            "of seed: maximum must be an expression of parameters and integers",
+        ),
+        ("minimum: 0}", "maximum: {by: x, values: {}}}", "maximum must go by an integer or a text that is a parameter"),
+        ("[relu, tanh]", "1", "the constraint of name: choices must be a list of values of the type text; got 1"),
+        ("[relu, tanh]", "[relu, 1]", "name: choices must be a list of values of the type text; got ['relu', 1]"),
+        ("items: {type: integer, minimum: 1}", "items: integer", "of widths: items must have a type, one of"),
+        ("items: {type: integer, minimum: 1}", "items: {type: integer, minimum: x}", "of widths: minimum must name"),
+        ("items: {type: integer, minimum: 1}", "increasing: true", "the constraint of widths: items must be numbers"),
+        ("min_length: 1, ", "as_long_as: seed, ", "of widths: as_long_as must be the name of a list; got 'seed'"),
         ("seed = 7", "seed = -7", "seed must be an integer at least 0; got -7"),
     ],
 )
@@ -168,3 +194,45 @@ def test_a_needed_chapter_takes_the_parameters_that_it_shares(root):
     build = run_build(project, project.chapter("second"), [("num_epochs", "5")])
     assert build.overrides == {"second": {"num_epochs": 5}, "first": {"num_epochs": 5}}
     assert build.output == root / "_build/run/second"
+
+
+@pytest.fixture(scope="module")
+def book():
+    return load_project(ROOT)
+
+
+BOUNDARIES = [
+    ("scikit_learn", {"num_train": 6400}, {"num_parity_steps": 200}, {"num_parity_steps": 201}),
+    ("scikit_learn", {"batch_size": 8}, {"num_parity_steps": 25}, {"num_parity_steps": 24}),
+    ("scikit_learn", {"batch_size": 50}, {"num_parity_steps": 5}, {"num_parity_steps": 4}),
+    ("scikit_learn", {}, {"num_searched": 200}, {"num_searched": 190}),
+    ("fashion_mnist", {"batch_size": 56}, {"num_steps": 1000}, {"num_steps": 1001}),
+    ("fashion_mnist", {}, {"sigma": 100.0}, {"sigma": 101.0}),
+    ("cross_entropy_and_kl", {"curve_batch_size": 1}, {"num_curve_images": 10}, {"num_curve_images": 15}),
+    ("cross_entropy_and_kl", {"p": [0.1] * 10}, {"q": [0.1] * 10}, {"q": [0.2] * 5}),
+    ("cross_entropy_and_kl", {}, {"q": [0.4, 0.3, 0.3]}, {"q": [0.4, 0.3, 0.2]}),
+    ("cross_entropy_and_kl", {"q": [0.05] * 20}, None, {"p": [0.05] * 20}),
+    ("cross_entropy_and_kl", {}, {"temperature": 0.1}, {"temperature": 1e-308}),
+    ("vgg16", {"batch_size": 6000, "num_train": 6000}, {"num_epochs": 6, "num_compared_epochs": 6}, {"num_epochs": 5}),
+    ("vgg16", {"batch_size": 1000}, {"num_compared_epochs": 1}, None),
+    ("vgg16", {"batch_size": 1001}, {"num_compared_epochs": 2}, {"num_compared_epochs": 1}),
+    ("vgg16", {}, {"mixup": 0.0}, {"mixup": 0.01}),
+    ("vgg16_analysis", {"num_labels": [300, 1000]}, {"num_random": 300}, {"num_random": 299}),
+    ("dense_to_convolution", {"num_train": 1000}, {"batch_size": 1000}, {"batch_size": 1001}),
+    ("dense_to_convolution", {}, {"check_step": 0.5}, {"check_step": 1}),
+    ("one_by_one_convolutions", {"height": 1024, "width": 512}, {"in_channels": 512}, {"in_channels": 513}),
+    ("one_by_one_convolutions", {"height": 8, "padding": 0, "dilation": 2}, {"kernel": 4}, {"kernel": 5}),
+    ("one_by_one_convolutions", {"width": 8, "padding": 1, "kernel": 4}, {"dilation": 3}, {"dilation": 4}),
+    ("one_by_one_convolutions", {"width": 1, "padding": 0, "kernel": 1}, {"dilation": 64}, None),
+    ("four_activations", {}, {"weight_init": "random"}, {"weight_init": "zero"}),
+]
+
+
+@pytest.mark.parametrize(("chapter", "changes", "allowed", "refused"), BOUNDARIES)
+def test_a_chapters_table_says_where_what_is_allowed_ends(book, chapter, changes, allowed, refused):
+    chapter = book.chapter(chapter)
+    if allowed is not None:
+        check_parameters(chapter, changes | allowed, "-p")
+    if refused is not None:
+        with pytest.raises(BookError, match=rf"^-p: {next(iter(refused))} must be .+; got "):
+            check_parameters(chapter, changes | (allowed or {}) | refused, "-p")

@@ -203,7 +203,12 @@ def test_random_state_follows_scikit_learns_conventions():
     [
         ({"activation": "rely"}, "activation must be one of relu"),
         ({"learning_rate": -1}, "learning_rate must be a finite number greater than 0; got -1"),
-        ({"hidden_layer_sizes": (0,)}, r"layer_sizes\[1\] must be an integer of at least 1; got 0"),
+        ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes\[0\] must be an integer at least 1; got 0"),
+        ({"hidden_layer_sizes": True}, r"hidden_layer_sizes\[0\] must be an integer at least 1; got True"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be an integer or a sequence of integers; got None"),
+        ({"hidden_layer_sizes": 2.5}, r"hidden_layer_sizes must be an integer or a sequence of integers; got 2\.5"),
+        ({"hidden_layer_sizes": "8"}, "hidden_layer_sizes must be an integer or a sequence of integers; got '8'"),
+        ({"hidden_layer_sizes": np.array(8)}, r"hidden_layer_sizes must be an integer or .*; got array\(8\)"),
         ({"random_state": -1}, "seed must be an integer of at least 0; got -1"),
         ({"random_state": "nonsense"}, "nonsense"),
         ({"dtype": "int"}, "dtype must be one of float32, float64; got 'int'"),

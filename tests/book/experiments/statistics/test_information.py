@@ -84,8 +84,9 @@ def test_smoothed_labels_are_distributions_that_pytorch_agrees_with(smoothing):
         ([float("inf"), 0], "p must be numbers that sum to 1; got inf"),
         (["0.5", "0.5"], "p must be numbers"),
         ([True, False], "p must be numbers"),
-        ([], r"p must be a probability for each class; got \[\]"),
-        (0.5, "p must be a probability for each class; got 0.5"),
+        ([], r"p must be a probability for each class, in one row at least; got \[\]"),
+        (0.5, "p must be a probability for each class, in one row at least; got 0.5"),
+        (np.zeros((0, 3)), "p must be a probability for each class, in one row at least; got array"),
         (["a", "b"], r"p must be numbers, the same number of them in each row; got \['a', 'b'\]"),
         ([[0.5, 0.5], [1]], "p must be numbers, the same number of them in each row"),
     ],
@@ -105,3 +106,22 @@ def test_distributions_over_different_classes_are_refused(function):
 def test_smoothing_outside_its_range_is_refused(smoothing):
     with pytest.raises(ValueError, match="smoothing must be a finite number at least 0 and at most 1; got"):
         smooth_labels(np.array([0, 1]), 2, smoothing)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, -1, 12], r"labels must be class indices from 0 to 9; got \[-1, 12\]"),
+        ([10], r"labels must be class indices from 0 to 9; got \[10\]"),
+        ([0.5], r"labels must be integers; got dtype\('float64'\)"),
+        ([True], r"labels must be integers; got dtype\('bool'\)"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        smooth_labels(np.array(labels), 10, 0.1)
+
+
+def test_smoothed_labels_are_over_at_least_one_class():
+    with pytest.raises(ValueError, match="num_classes must be an integer at least 1; got 0"):
+        smooth_labels(np.array([0]), 0, 0.1)

@@ -64,3 +64,29 @@ def test_mcnemar_of_a_model_with_itself_is_one():
 def test_mcnemar_refuses_results_on_different_samples():
     with pytest.raises(ValueError, match=r"correct_b must be of the shape \(3,\); got \(4,\)"):
         mcnemar_p_value(outcomes(1, 3), outcomes(1, 4))
+
+
+def test_lists_of_bool_are_as_good_as_arrays():
+    a, b = [True, False, True, True], [True, True, False, False]
+    assert mcnemar_p_value(a, b) == mcnemar_p_value(np.array(a), np.array(b))
+    assert accuracy_with_interval(a) == wilson_interval(3, 4)
+
+
+@pytest.mark.parametrize(
+    "correct", [[np.nan, 1], [1, 0], ["a"], True, None, [[True], [False]], [[True], [True, False]]]
+)
+def test_anything_but_a_vector_of_bool_is_refused(correct):
+    with pytest.raises(ValueError, match=r"^correct must be a vector of bool; got "):
+        accuracy_with_interval(correct)
+    with pytest.raises(ValueError, match=r"^correct_a must be a vector of bool; got "):
+        mcnemar_p_value(correct, [True])
+
+
+def test_accuracy_of_nothing_is_not_a_number():
+    assert np.isnan(accuracy_with_interval([])).all()
+
+
+@pytest.mark.parametrize("values", [[], 1.0, [[1.0, 2.0]]])
+def test_the_mean_is_that_of_a_vector_of_at_least_one_value(values):
+    with pytest.raises(ValueError, match=r"^values must be of the shape \(n,\) with n >= 1; got \("):
+        mean_with_interval(values)

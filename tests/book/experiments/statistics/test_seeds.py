@@ -229,3 +229,7 @@ def test_other_arrays_are_refused():
         compare_all_pairs({"a": right})
     with pytest.raises(ValueError, match=r"second must be of the models \['a'\]; got \['b'\]"):
         compare_each({"a": right}, {"b": right})
+    with pytest.raises(ValueError, match=r"first must be of at least 1 model; got \[\]"):
+        compare_each({}, {})
+    with pytest.raises(ValueError, match=r"correct must be of bool; got \[\[True, True\], \[True, False\]\]"):
+        accuracy_over_seeds([[True, True], [True, False]])

@@ -19,7 +19,9 @@ from book.experiments.vgg.backbone import BackboneSettings, assemble, load_backb
 from book.experiments.vgg.features import Features, as_stored, backbone_features
 from book.experiments.vgg.heads import (
     HEAD_FILE,
+    SMALLEST_MIXUP,
     HeadSettings,
+    _draw_beta,
     evaluate_head,
     fit_head,
     load_transfer_model,
@@ -110,12 +112,24 @@ def notices(monkeypatch):
         ({"learning_rate": "0.1"}, "learning_rate must be a finite number above 0; got '0.1'"),
         ({"weight_decay": -1e-3}, "weight_decay must be a finite number at least 0; got -0.001"),
         ({"weight_decay": True}, "weight_decay must be a finite number at least 0; got True"),
-        ({"mixup": -0.1}, "mixup must be a finite number at least 0; got -0.1"),
+        ({"learning_rate": 10**400}, "learning_rate must be a finite number above 0; got 1000"),
+        ({"mixup": -0.1}, "mixup must be a finite number at least 0.05 and at most 100, or 0; got -0.1"),
+        ({"mixup": 1e-3}, "mixup must be a finite number at least 0.05 and at most 100, or 0; got 0.001"),
+        ({"mixup": 101}, "mixup must be a finite number at least 0.05 and at most 100, or 0; got 101"),
+        ({"mixup": False}, "mixup must be a finite number at least 0.05 and at most 100, or 0; got False"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused_with_name_and_value(changed, message):
     with pytest.raises(ValueError, match=message):
         HeadSettings(**changed)
+
+
+def test_the_smallest_mixup_gives_nearly_all_the_weight_to_one_of_two_images():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = np.array([_draw_beta(SMALLEST_MIXUP) for _ in range(2000)])
+    # Beta(0.05, 0.05) has the variance 0.25 / (2 * 0.05 + 1).
+    assert weights.var() == pytest.approx(0.25 / 1.1, rel=0.05)
 
 
 def test_hidden_units_given_as_a_list_are_the_same_settings():
