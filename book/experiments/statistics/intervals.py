@@ -1,5 +1,6 @@
 """Estimates with their confidence intervals, and tests of whether one model is better than another."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -52,13 +53,15 @@ def accuracy_with_interval(correct: np.ndarray) -> Interval:
     return wilson_interval(np.count_nonzero(correct), len(correct))
 
 
-def mean_with_interval(values: np.ndarray) -> Interval:
+def mean_with_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     """Mean of independent values with its interval by Student's t, which is infinite for a single value.
 
     Parameters
     ----------
     values : array-like, shape (n,)
         At least one.
+    confidence : float
+        With which the interval covers the mean; above 0 and below 1.
 
     Raises
     ------
@@ -70,8 +73,21 @@ def mean_with_interval(values: np.ndarray) -> Interval:
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
-    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(student_t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
+
+
+def simultaneous_intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Mean of each sample, with intervals that all hold together with a confidence of at least 95 %.
+
+    Each is Student's interval at the level that Bonferroni's correction for the number of samples asks for.
+
+    Parameters
+    ----------
+    samples : mapping of str to ndarray, shape (n,)
+        Independent values.
+    """
+    return {name: mean_with_interval(values, 1 - 0.05 / len(samples)) for name, values in samples.items()}
 
 
 def mcnemar_p_value(correct_a: np.ndarray, correct_b: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from book.experiments.page.execution import as_completed, device, one_thread, pa
 from book.experiments.page.progress import Progress, reported
 from book.experiments.page.storage import cached
 from book.experiments.statistics.intervals import mean_with_interval
+from book.experiments.statistics.seeds import SIGNIFICANCE_LEVEL
 from book.experiments.vgg import backbone as backbone_module
 from book.experiments.vgg import heads as heads_module
 from book.experiments.vgg.features import (
@@ -39,8 +40,6 @@ EDGE = 0.7
 
 CHUNK = 256
 """Images that a worker computes at a time."""
-
-LEVEL = 0.05
 
 
 class Region(NamedTuple):
@@ -215,7 +214,7 @@ def compare_regions(changes: Mapping[tuple[str, str], Mapping[str, np.ndarray]])
     table["p_holm"] = np.nan
     if known.any():
         table.loc[known, "p_holm"] = multipletests(table.loc[known, "p"], method="holm")[1]
-    return table.assign(significant=table["p_holm"] < LEVEL)
+    return table.assign(significant=table["p_holm"] < SIGNIFICANCE_LEVEL)
 
 
 def logits_of(model: TransferModel, images: np.ndarray, task: str) -> np.ndarray:

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
-from scipy.stats import t as student_t
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from book.experiments.checks import check_integer, check_that
-from book.experiments.statistics.intervals import Interval
 from book.experiments.vgg.backbone import VGG, Backbone
 from book.experiments.views.hooks import SCAN_BATCH, check_class, layer_names
 
@@ -102,25 +100,6 @@ def structural_similarity(first: np.ndarray, second: np.ndarray, mask: np.ndarra
     quotient = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     quotient /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
     return quotient.mean(axis=(1, 2), where=True if mask is None else mask)
-
-
-def simultaneous_intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-    """Mean of each sample, with intervals that all hold together with a confidence of at least 95 %.
-
-    Each is Student's interval at the level that Bonferroni's correction for the number of samples asks for.
-
-    Parameters
-    ----------
-    samples : mapping of str to ndarray, shape (n,)
-        Independent values, n at least 2.
-    """
-    level = 1 - 0.05 / len(samples)
-    intervals = {}
-    for name, values in samples.items():
-        mean = float(np.mean(values))
-        half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-        intervals[name] = Interval(mean, mean - half, mean + half)
-    return intervals
 
 
 class Curves(NamedTuple):

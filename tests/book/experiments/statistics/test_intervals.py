@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from book.experiments.statistics.intervals import (
     Interval,
     accuracy_with_interval,
     mcnemar_p_value,
     mean_with_interval,
+    simultaneous_intervals,
     wilson_interval,
 )
 
@@ -90,3 +92,21 @@ def test_accuracy_of_nothing_is_not_a_number():
 def test_the_mean_is_that_of_a_vector_of_at_least_one_value(values):
     with pytest.raises(ValueError, match=r"^values must be of the shape \(n,\) with n >= 1; got \("):
         mean_with_interval(values)
+
+
+def test_simultaneous_intervals_are_scipys_at_the_corrected_level():
+    rng = np.random.default_rng(0)
+    samples = {"a": rng.normal(size=12), "b": rng.normal(1, 2, size=9)}
+    for name, found in simultaneous_intervals(samples).items():
+        expected = ttest_1samp(samples[name], 0).confidence_interval(1 - 0.05 / 2)
+        np.testing.assert_allclose(found, (samples[name].mean(), expected.low, expected.high))
+
+
+def test_simultaneous_intervals_cover_all_means_together_in_95_of_100_draws():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(400, 10, 15))
+    together = [
+        all(one.low < 0 < one.high for one in simultaneous_intervals(dict(enumerate(samples))).values())
+        for samples in draws
+    ]
+    assert np.mean(together) >= 0.93
