@@ -2,8 +2,8 @@
 
 A refactoring changes keys, and so does another way of making keys. Neither needs an hour of training to show that
 nothing changed: the quick profile is run at a commit whose full results were fresh, and from the current sources, both
-without any cache, and all outputs and all files for other chapters are compared. If they are equal, the full results
-get the current keys, and their record says so.
+without any cache, and of each stale chapter all outputs and all files for others are compared. If they are equal, its
+full result gets the current key, and its record says so.
 
 Some outputs differ from run to run, such as measured times. If any differ, the commit is run once more, and a word of
 an output, or a file, may differ from the commit only where the commit differs from itself.
@@ -101,7 +101,8 @@ def restamp(build: Build, commit: str, why: str, options: ExecutionOptions | Non
             arguments = (options or ExecutionOptions()).arguments
             _run_quick(before, arguments)
             _run_quick(now, arguments)
-            _check_equal(project, before, now, name, commit, arguments)
+            names = [status.chapter.name for status in stale]
+            _check_equal(project, names, before, now, name, commit, arguments)
     stamp = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "from": name, "why": why}
     for status in stale:
         _stamp(status, stamp)
@@ -137,14 +138,16 @@ def _check_stored_results(build: Build, before: Path, stale: list[Status], commi
             raise BookError(f"{status.chapter.name}: the stored result has other parameters: {'; '.join(different)}")
 
 
-def _check_equal(project: Project, before: Path, now: Path, name: str, commit: str, arguments: list[str]) -> None:
-    """Check that the quick results are equal, save where those of the commit differ from run to run."""
-    different = _differences_of(before, now)
+def _check_equal(
+    project: Project, names: list[str], before: Path, now: Path, name: str, commit: str, arguments: list[str]
+) -> None:
+    """Check that chapters' quick results are equal, save where those of the commit differ from run to run."""
+    different = _differences_of(names, before, now)
     if any(different.values()):
         with _worktree(project, name) as again:
             print(f"running the quick profile at {commit} once more, for what differs", file=sys.stderr, flush=True)
             _run_quick(again, arguments)
-            unsteady = _differences_of(before, again)
+            unsteady = _differences_of(names, before, again)
         different = {chapter: places - unsteady.get(chapter, set()) for chapter, places in different.items()}
     lines = [
         f"{chapter}: {place}"
@@ -155,10 +158,9 @@ def _check_equal(project: Project, before: Path, now: Path, name: str, commit: s
         raise BookError(f"the quick results are not those of {commit}; they differ in\n  " + "\n  ".join(lines))
 
 
-def _differences_of(before: Path, now: Path) -> dict[str, set[Place]]:
-    """Return for each chapter of two checkouts where their quick results differ."""
-    names = {path.stem for root in (before, now) for path in (root / QUICK / "results").glob("*.ipynb")}
-    return {name: _differences(before, now, name) for name in sorted(names)}
+def _differences_of(names: list[str], before: Path, now: Path) -> dict[str, set[Place]]:
+    """Return for each of some chapters where its quick results differ in two checkouts."""
+    return {name: _differences(before, now, name) for name in names}
 
 
 def _differences(before: Path, now: Path, name: str) -> set[Place]:
