@@ -56,6 +56,16 @@ def test_a_refactoring_that_leaves_every_output_restamps_and_says_so(published):
     assert not list((published / "_build").glob("restamp-*"))
 
 
+def test_a_chapter_that_was_run_anew_may_differ_from_the_commit(published):
+    edit(published / "book/chapters/first.md", 'print("total"', 'print("sum"')
+    update(build_of(published))
+    edit(published / "book/chapters/second.md", "total * num_epochs", "num_epochs * total")
+    assert _reasons(published)["first"] == []
+    assert main(["restamp", "--from", "HEAD", "--why", "a product in another order"], published) == 0
+    assert _reasons(published) == {"first": [], "second": []}
+    assert "restamped" not in recorded(published / "results/first.ipynb")
+
+
 def test_a_change_of_an_output_or_a_file_is_refused_with_the_chapter_and_the_cell_and_leaves_the_results(published):
     # The changed word stands beside one that differs from run to run.
     edit(published / "book/chapters/first.md", 'print("total"', 'print("sum"')
