@@ -161,7 +161,8 @@ def test_settings_of_git_and_python_in_the_shell_change_nothing(published, monke
     ("change", "places"),
     [
         ({}, set()),
-        ({"text": "a 1.5 b 3"}, {(0, "text", 6)}),
+        ({"text": "a 1.5 b 3"}, {(0, "text", 6, "a number")}),
+        ({"text": "a 1.5 c 2"}, {(0, "text", 4)}),
         ({"text": "a 1.5 b 2 "}, {(0, "text", "number of words")}),
         ({"name": "stderr"}, {(0, "name", 0)}),
         ({"metadata": {"scrapbook": {"name": "glued"}}}, {(0, "metadata")}),
@@ -172,6 +173,37 @@ def test_outputs_differ_in_the_words_that_differ(change, places):
     other = restamping._parts(nbformat.from_dict(OUTPUT | change))
     assert set(restamping._differences_of_outputs([restamping._parts(nbformat.from_dict(OUTPUT))], [other])) == places
     assert set(restamping._differences_of_outputs([], [other])) == {("number",)}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "again", "is_explained"),
+    [
+        ("a 1.5 b 2", "a 1.5 b 3", "a 1.5 b 4", True),
+        ("a 1.5 b 2", "a 1.7 b 3", "a 1.5 b 4", True),  # 1.5 twice by chance
+        ("a 1.5 b 2", "a 1.5 c 3", "a 1.5 b 4", False),
+        ("a 1.5 b 2", "a 1.5 b 3", "a 1.5 c 2", False),
+        ("a 1.5 b 2", "a 1.5 b 3", "a 1.5 b 2", False),
+        ("a 1.5 b 2", "a 1.5 b", "a 1.5 b 2 c", True),
+        ("a 1.5 b 2", "a 1.5 b", "a 1.5 b 2", False),
+    ],
+)
+def test_what_the_commit_does_not_explain_by_differing_from_itself(before, now, again, is_explained):
+    def places(text):
+        outputs = [[restamping._parts(nbformat.from_dict(OUTPUT | {"text": one}))] for one in (before, text)]
+        return {(0, *place) for place in restamping._differences_of_outputs(*outputs)}
+
+    assert (restamping._beyond(places(now), places(again)) == set()) == is_explained
+
+
+def test_the_names_that_matplotlib_gives_in_an_svg_are_compared_by_their_order():
+    def found(text):
+        return restamping._without_names(text, "data image/svg+xml")
+
+    svg = '<clipPath id="{0}"/><path clip-path="url(#{0})"/><path clip-path="url(#{1})"/>'
+    one, other = "pf46f0b655b", "peaa1dc1367"
+    assert found(svg.format(one, other)) == found(svg.format(other, one))
+    assert found(svg.format(one, other)) != found(svg.format(one, one))
+    assert restamping._without_names(f'"{one}"', "data text/plain") == f'"{one}"'
 
 
 def _git(root, *arguments):
