@@ -35,7 +35,7 @@ def relu(Z: Array, out: Array | None = None) -> Array:
 
 
 def relu_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
-    """Gradient with respect to Z of :func:`relu`: dA times its derivative, 1 where z > 0, else 0, also at z = 0."""
+    """Gradient with respect to Z: dA where z > 0, else 0."""
     return np.multiply(dA, A > 0, out=out)
 
 
@@ -52,7 +52,7 @@ def sigmoid(Z: Array, out: Array | None = None) -> Array:
 
 
 def sigmoid_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
-    """Gradient with respect to Z of :func:`sigmoid`: dA times its derivative, a (1 - a)."""
+    """Gradient with respect to Z: dA a (1 - a)."""
     return np.multiply(dA, A * (1 - A), out=out)
 
 
@@ -62,7 +62,7 @@ def linear(Z: Array, out: Array | None = None) -> Array:
 
 
 def linear_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
-    """Gradient with respect to Z of :func:`linear`: dA times its derivative, 1."""
+    """Gradient with respect to Z: dA."""
     return linear(dA, out)
 
 
@@ -72,7 +72,7 @@ def tanh(Z: Array, out: Array | None = None) -> Array:
 
 
 def tanh_backward(A: Array, dA: Array, out: Array | None = None) -> Array:
-    """Gradient with respect to Z of :func:`tanh`: dA times its derivative, 1 - a^2."""
+    """Gradient with respect to Z: dA (1 - a^2)."""
     return np.multiply(dA, 1 - A * A, out=out)
 
 

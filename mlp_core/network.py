@@ -342,10 +342,10 @@ class NeuralNetwork:
                 forward(Z, out=Z)
 
     def _backward(self, arrays):
-        """Fill in the gradients ``dW`` and ``db``, in the scale of ``delta[L]``.
+        """Fill in the gradients ``dW`` and ``db``.
 
-        Needs the activations ``A``, and the logits' gradient ``delta[L]``,
-        which may be multiplied by a number: everything else then is as well.
+        Needs the activations ``A``, and the logits' gradient ``delta[L]``; if
+        this is multiplied by a number, so are the gradients.
         """
         A, delta = arrays.A, arrays.delta
         backward = ACTIVATIONS[self.activation].backward
@@ -391,7 +391,10 @@ class NeuralNetwork:
         return float(cross_entropy(logits, labels).mean()), arrays.dW, arrays.db
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class, shape (n, n_classes); rows sum to 1. Errors are those of :meth:`predict`."""
+        """Probability of each class, shape (n, n_classes); rows sum to 1.
+
+        Errors are those of :meth:`predict`.
+        """
         return softmax(self._logits(X))
 
     def predict(self, X: Any) -> np.ndarray:
@@ -408,11 +411,17 @@ class NeuralNetwork:
         return self.classes_[logits.argmax(axis=1)]
 
     def score(self, X: Any, y: Any) -> float:
-        """Accuracy: the fraction of samples classified correctly, in [0, 1]. Errors are those of :meth:`gradients`."""
+        """Accuracy: the fraction of samples classified correctly, in [0, 1].
+
+        Errors are those of :meth:`gradients`.
+        """
         return self.evaluate(X, y)[1]
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
-        """Mean cross-entropy in nats and accuracy, of labelled samples. Errors are those of :meth:`gradients`."""
+        """Mean cross-entropy in nats and accuracy, of labelled samples.
+
+        Errors are those of :meth:`gradients`.
+        """
         self._check_fitted()
         X, labels = self._check_labelled(("X", "y"), X, y, self.classes_)
         loss, accuracy = self._evaluate(X, labels)
