@@ -405,7 +405,7 @@ class NeuralNetwork:
         NotFittedError
             If there are no weights yet.
         ValueError
-            If X has the wrong shape, or values that are not finite or too large.
+            If X has the wrong shape, or values not finite or too large.
         """
         logits = self._logits(X)
         return self.classes_[logits.argmax(axis=1)]
