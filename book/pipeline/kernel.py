@@ -241,6 +241,24 @@ class Watchdog:
         self._process.stdin.write(f"{group}\n".encode())
         self._process.stdin.flush()
 
+    def started(
+        self, command: list[str], folder: Path, environment: Mapping[str, str], stderr: int
+    ) -> subprocess.Popen[str]:
+        """Start a program in a group of its own and watch it; its output goes through a pipe, stderr as Popen says."""
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.watch(process.pid)
+        return process
+
     def end(self) -> None:
         """End the group, and wait for that."""
         self._process.stdin.close()

@@ -161,20 +161,8 @@ class Renderers:
         with self._lock:
             if self._ended:
                 raise BookError(f"{what} was not started, because rendering ended")
-            # Nobody else ends it, should this process be killed.
             watchdog = Watchdog()
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-            watchdog.watch(process.pid)
+            process = watchdog.started(command, folder, environment, stderr=subprocess.PIPE)
             self._processes.append(process)
         out, err = process.communicate()
         watchdog.end()

@@ -280,21 +280,9 @@ def _python(root: Path, script: str, *arguments: str) -> subprocess.CompletedPro
     if not (root / "book" / "__init__.py").is_file():
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", script, *arguments]
-    # Nobody else ends it, should this process be killed.
     watchdog = Watchdog()
     try:
-        process = subprocess.Popen(
-            command,
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        watchdog.watch(process.pid)
+        process = watchdog.started(command, root, environment, stderr=subprocess.STDOUT)
         printed, _ = process.communicate()
     finally:
         watchdog.end()
