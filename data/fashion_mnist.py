@@ -65,6 +65,10 @@ class Part(NamedTuple):
     labels: np.ndarray
     indices: np.ndarray
 
+    def first(self, n: int) -> "Part":
+        """Return the first ``n`` images; where a split has shuffled them, these are a random sample."""
+        return Part(self.images[:n], self.labels[:n], self.indices[:n])
+
 
 class FashionMNIST(NamedTuple):
     """The official parts: `train` with 60,000 images, `test` with 10,000."""

@@ -223,3 +223,11 @@ def test_split_80_20_repeats_for_a_seed_and_differs_for_another():
 def test_split_80_20_refuses_a_seed_that_is_none(seed):
     with pytest.raises(ValueError, match="seed must be an integer"):
         data.split_80_20(seed)
+
+
+def test_the_first_images_of_a_part_keep_their_labels_and_indices():
+    part = data.split_80_20(0).validation
+    few = part.first(3)
+    for whole, short in zip(part, few, strict=True):
+        np.testing.assert_array_equal(short, whole[:3])
+    assert type(few) is type(part)
