@@ -9,7 +9,7 @@ from book import sources
 from book.sources import read_source
 from tests.small_project import ROOT
 
-SHARED = {"book.sources", "book.files", "book.constraints"}
+SHARED = {"book.sources", "book.files", "book.constraints", "book.expressions"}
 # Of each part: the modules of the project that it may import, by their beginnings, beside its own.
 ALLOWED = {
     "mlp_core": set(),

@@ -1,7 +1,7 @@
 """Execute the chapters and render the book.
 
 The pipeline knows chapters as files. Of the modules that they import, it imports ``book.sources``, ``book.files`` and
-what a parameter may be, ``book.constraints``, and no other:
+what a parameter may be, ``book.constraints`` and ``book.expressions``, and no other:
 
 =================  ================================================================================
 ``errors``         the errors that are shown without a traceback, and what their messages are made of
@@ -9,6 +9,7 @@ what a parameter may be, ``book.constraints``, and no other:
 ``project``        what there is: folders, chapters, their order, needs and parameters
 ``build``          the project in one profile, with the folders that belong to it
 ``parameters``     what a profile (``full``, ``quick``) or a command line overrides, checked
+``tables``         the constraints in a chapter's front matter: can they be understood
 ``content_key``    is a chapter's result still that of the sources, and if not, why
 ``kernel``         the process that a chapter runs in: its clean environment, and its certain end
 ``cost``           time and memory of a process and of everything that it starts, and their sums

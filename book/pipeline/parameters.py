@@ -17,6 +17,7 @@ from book import constraints
 from book.pipeline.build import Build
 from book.pipeline.errors import BookError
 from book.pipeline.project import Chapter, Project
+from book.pipeline.tables import check_table
 
 PROFILES = ("full", "quick")
 
@@ -142,6 +143,6 @@ def _check_table(chapter: Chapter) -> None:
         if name not in chapter.parameters:
             raise BookError(f"{chapter.path}: the front matter says what {name} may be, which is no parameter")
     try:
-        constraints.check_table(chapter.constraints)
+        check_table(chapter.constraints)
     except ValueError as error:
         raise BookError(f"{chapter.path}: the constraint of {error}") from None

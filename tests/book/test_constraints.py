@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from book.constraints import allowed, check, check_table
+from book.constraints import allowed, check
+from book.pipeline.tables import check_table
 
 TABLE = {
     "seed": {"type": "integer", "minimum": 0, "maximum": 4294967295},
