@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import joblib
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
@@ -87,6 +88,12 @@ class ExecutionOptions:
         values = {"--workers": self.workers, "--scheduler": self.scheduler, "--device": self.device}
         return [text for name, value in values.items() if value is not None for text in (name, str(value))]
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The options as a result records them; without an address, which says nothing to a reader."""
+        workers = "of a cluster" if self.scheduler else self.workers or joblib.cpu_count()
+        return {"workers": workers, "device": self.device}
+
 
 def execute_chapter(build: Build, status: Status, options: ExecutionOptions | None = None) -> None:
     """Execute a chapter and replace its stored result, if it ran without an error or a warning.
@@ -123,7 +130,8 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
     environment, complaints = clean_environment(build.root, folder, os.environ)
     for complaint in complaints:
         print(complaint, file=sys.stderr, flush=True)
-    environment |= (options or ExecutionOptions()).environment
+    options = options or ExecutionOptions()
+    environment |= options.environment
     environment |= {
         "BOOK_MODELS": str(models),
         "BOOK_NEEDS": json.dumps(
@@ -166,7 +174,7 @@ def execute_chapter(build: Build, status: Status, options: ExecutionOptions | No
         "profile": build.profile,
         "parameters": build.parameters(chapter),
         "seed": build.parameters(chapter).get("seed"),
-        "environment": _environment_of(build.project, status),
+        "environment": _environment_of(build.project, status) | options.record,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cost": {
             "wall_seconds": round(wall_seconds, 1),

@@ -177,8 +177,18 @@ def describe_machine(environment: dict) -> str:
             environment["processor"] + (f" ({' '.join(instructions)})" if instructions else ""),
             f"{environment['cores']} logical cores",
             environment["platform"],
+            _execution(environment),
         ]
     )
+
+
+def _execution(environment: dict) -> str:
+    """Say where and how fast it was computed, which changes no result."""
+    workers = environment["workers"]
+    words = "1 worker" if workers == 1 else f"{workers} workers" if isinstance(workers, int) else f"workers {workers}"
+    if "torch" not in environment["packages"] or environment["device"] == "auto":
+        return words
+    return f"{words}, PyTorch on {environment['device']}"
 
 
 def _machine(environment: dict) -> str:

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import joblib
 import nbformat
 import psutil
 import pytest
@@ -17,10 +18,12 @@ import pytest
 from book.__main__ import main
 from book.pipeline import results
 from book.pipeline.content_key import statuses
+from book.pipeline.execute import ExecutionOptions
 from book.pipeline.kernel import Kernel, Watchdog, clean_environment
 from book.pipeline.parameters import load_build
 from book.pipeline.plan import update
 from book.pipeline.project import load_project
+from book.pipeline.provenance import describe_machine
 from book.pipeline.results import restore_interrupted
 from tests.small_project import ROOT, edit
 
@@ -84,6 +87,16 @@ def test_an_executed_notebook_records_how_it_was_made(built):
     assert record["seed"] == 7
     assert set(record["environment"]["packages"]) == {"matplotlib", "myst-nb"}
     assert record["environment"]["processor"]
+    assert (record["environment"]["workers"], record["environment"]["device"]) == (joblib.cpu_count(), "auto")
+
+
+def test_a_record_names_the_workers_and_the_device_and_no_address():
+    options = ExecutionOptions(3, None, "cuda")
+    assert options.record == {"workers": 3, "device": "cuda"}
+    assert ExecutionOptions(None, "tcp://a:1", "cpu").record == {"workers": "of a cluster", "device": "cpu"}
+    machine = {"processor": "P", "cores": 4, "platform": "L", "packages": {"torch": "2"}}
+    assert describe_machine(machine | options.record) == "P, 4 logical cores, L, 3 workers, PyTorch on cuda"
+    assert describe_machine(machine | {"workers": 1, "device": "auto"}) == "P, 4 logical cores, L, 1 worker"
 
 
 def test_an_executed_notebook_has_no_path_of_the_machine_and_no_timing(built):

@@ -40,7 +40,7 @@ def test_no_published_chapter_took_more_memory_than_the_readme_says():
     )
     for path in (ROOT / "results").glob("*.ipynb"):
         record = json.loads(path.read_text())["metadata"]["book"]
-        allowed = chapter + worker * record["environment"]["cores"]
+        allowed = chapter + worker * record["environment"]["workers"]
         assert record["cost"]["peak_mib"] <= 1024 * allowed, path.name
 
 
