@@ -26,13 +26,13 @@ import time
 import zipfile
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import joblib
 from threadpoolctl import threadpool_limits
 
-ROOT = Path(__file__).parents[3]
+from book.experiments.page.storage import ROOT
+
 DEVICES = ("auto", "cpu", "cuda")
 SHIPPED_PACKAGES = ("book", "data", "mlp_core")
 WATCH_SECONDS = 0.5

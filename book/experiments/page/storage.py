@@ -112,6 +112,25 @@ def _remedy(chapter: str) -> str:
     return remedy
 
 
+def array_digest(*arrays: np.ndarray) -> str:
+    """Return the digest of arrays: of their shapes, types and values, in the order in which they are given.
+
+    Parameters
+    ----------
+    *arrays : ndarray
+        Of any shapes.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def cached(name: str, depends_on: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """Make the files of an expensive step, or find them in the cache.
 

@@ -4,7 +4,6 @@ All are trained in one way, on subsets of the training images of several sizes, 
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from book.experiments.checks import check_integer, check_that
 from book.experiments.page.execution import device, one_thread, parallel
 from book.experiments.page.progress import Progress, reported
 from book.experiments.page.steps import finish_steps
-from book.experiments.page.storage import CachedStep, measured, memory_mapped
+from book.experiments.page.storage import CachedStep, array_digest, measured, memory_mapped
 from book.experiments.vgg import heads
 from book.experiments.vgg.backbone import Backbone
 from book.experiments.vgg.features import Features, with_arrays, without_arrays
@@ -54,7 +53,7 @@ def pixel_features(part: Part) -> Features:
     n, height, width = part.images.shape
     values = scale_to_unit(part.images).reshape(n, height * width)
     stored = memory_mapped("pixels", {"pixels": values}, mode="c")["pixels"]
-    return Features(stored, part.labels, (1, height, width), f"pixels-{_digest(part.images)}")
+    return Features(stored, part.labels, (1, height, width), f"pixels-{array_digest(part.images)}")
 
 
 def convolutional_network(shape: tuple[int, int, int], filters: Sequence[int], settings: HeadSettings) -> nn.Sequential:
@@ -169,7 +168,7 @@ def correct_of_trials(trials: Mapping[tuple, Sequence[Trial]], task: str) -> dic
 def _step(trial: Trial, rows: slice, where: str) -> CachedStep:
     depends_on = {
         "features": [trial.train.name, trial.validation.name],
-        "labels": [_digest(trial.train.labels), _digest(trial.validation.labels)],
+        "labels": [array_digest(trial.train.labels), array_digest(trial.validation.labels)],
         "rows": [rows.start, rows.stop],
         "settings": asdict(trial.settings),
         "filters": list(trial.filters),
@@ -215,7 +214,3 @@ def _train(
 def _load(folder: Path, trial: Trial) -> np.ndarray:
     packed = np.frombuffer((folder / CORRECT_FILE).read_bytes(), np.uint8)
     return np.unpackbits(packed, count=len(trial.validation.labels)).astype(bool)
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

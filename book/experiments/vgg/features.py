@@ -8,7 +8,6 @@ goes on after the last block noted, and a block that is not what was noted is co
 
 import copy
 import functools
-import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from torch.nn.functional import max_pool2d
 from book.experiments.checks import check_choice, check_integer, check_that
 from book.experiments.page.execution import as_completed, device, one_thread, parallel
 from book.experiments.page.progress import Progress, notice, reported
-from book.experiments.page.storage import CachedStep, machine, memory_mapped
+from book.experiments.page.storage import CachedStep, array_digest, machine, memory_mapped
 from book.experiments.vgg.backbone import Backbone, StackedLayers
 from book.files import DamagedFileError, read_sealed_json, write_sealed_json
 from book.sources import digest_of
@@ -140,7 +139,7 @@ def backbone_features(
     dtype = getattr(torch, fastest_precision() if precision == "auto" else precision)
     # Writable, because PyTorch warns of anything else.
     images = np.require(images, requirements=["C_CONTIGUOUS", "WRITEABLE"])
-    depends_on = {"images": _digest(str(images.shape).encode(), images.tobytes())}
+    depends_on = {"images": array_digest(images)}
     return _from_cache(backbone, images, labels, dtype, depends_on, task)
 
 
@@ -188,7 +187,7 @@ def _from_cache(
     step = CachedStep(
         f"features-{settings.input_size}px",
         {
-            "weights": _digest(*(array.tobytes() for array in _weights_of(backbone).values())),
+            "weights": array_digest(*_weights_of(backbone).values()),
             "cut": settings.cut,
             "stacked": settings.stacked,
             "grid": settings.grid,
@@ -343,7 +342,7 @@ _last_rebuilt: dict[SentBackbone, Backbone] = {}
 def sent(backbone: Backbone) -> tuple[SentBackbone, list[np.ndarray]]:
     """Take a backbone apart for `SentBackbone.rebuilt`; the arrays are mapped from files."""
     weights = _weights_of(backbone)
-    digest = _digest(*(array.tobytes() for array in weights.values()))
+    digest = array_digest(*weights.values())
     mapped = memory_mapped("backbone", weights)
     return SentBackbone(backbone._replace(layers=None), tuple(weights), digest), list(mapped.values())
 
@@ -481,10 +480,3 @@ class _Blocks:
 def _checksum(content: bytes, block: int, *costs: str) -> str:
     """Sum up a block's features with all that the log says of it, so that no digit of a cost changes unnoticed."""
     return str(zlib.crc32(" ".join((str(block), *costs)).encode(), zlib.crc32(content)))
-
-
-def _digest(*contents: bytes) -> str:
-    digest = hashlib.sha256()
-    for content in contents:
-        digest.update(content)
-    return digest.hexdigest()

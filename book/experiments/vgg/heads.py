@@ -1,7 +1,6 @@
 """The classifier head on a frozen VGG16 backbone: new layers on cached features, trained and saved."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from book.experiments.checks import check_integer, check_number, check_that
 from book.experiments.page.execution import device, one_thread, parallel
 from book.experiments.page.progress import Progress, reported
 from book.experiments.page.steps import finish_steps
-from book.experiments.page.storage import CachedStep, measured
+from book.experiments.page.storage import CachedStep, array_digest, measured
 from book.experiments.vgg.backbone import VGG, Backbone, BackboneSettings, assemble, load_backbone
 from book.experiments.vgg.features import Features, with_arrays, without_arrays
 from book.files import write_atomically
@@ -232,7 +231,7 @@ def _trained(asked: Mapping[str, tuple[HeadSettings, Sequence[Features], Feature
     def step_of(one, views, validation):
         depends_on = {
             "features": [features.name for features in (*views, validation)],
-            "labels": [_digest(features.labels) for features in (views[0], validation)],
+            "labels": [array_digest(features.labels) for features in (views[0], validation)],
             "code": code,
             "torch": torch.__version__,
             "device": where,
@@ -402,10 +401,6 @@ def _logits(head: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     """Apply a head, with products in bfloat16 if the features are; the weights are float32 in any case."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16):
         return head(x).float()
-
-
-def _digest(labels) -> str:
-    return hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def save_head(head: nn.Sequential, settings: HeadSettings, backbone: BackboneSettings, folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Which part of a garment decides between two classes: replace it, and measure the change of their log-odds."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from book.experiments.checks import check_that
 from book.experiments.page.execution import as_completed, device, one_thread, parallel
 from book.experiments.page.progress import Progress, reported
-from book.experiments.page.storage import cached
+from book.experiments.page.storage import array_digest, cached
 from book.experiments.statistics.intervals import mean_with_interval
 from book.experiments.statistics.seeds import SIGNIFICANCE_LEVEL
 from book.experiments.vgg import backbone as backbone_module
@@ -230,8 +229,8 @@ def logits_of(model: TransferModel, images: np.ndarray, task: str) -> np.ndarray
     precision, where = fastest_precision(), device()
     state = {**model.backbone.layers.state_dict(), **model.model.classifier.state_dict(prefix="head.")}
     depends_on = {
-        "images": _digest(images),
-        "weights": _digest(*(tensor.numpy() for tensor in state.values())),
+        "images": array_digest(images),
+        "weights": array_digest(*(tensor.numpy() for tensor in state.values())),
         "settings": repr((model.backbone.settings, model.backbone.mean, model.backbone.std)),
         "precision": precision,
         "code": digest_of(_logits_of_chunk, forward, backbone_module, heads_module),
@@ -277,11 +276,3 @@ def _logits_of_chunk(
         classifier.load_state_dict(load(head.tobytes()))
         progress.advance(len(images))
         return predict_logits(classifier, features).numpy()
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(repr((array.shape, str(array.dtype))).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from book.experiments.checks import check_choice
+from book.experiments.page.storage import ROOT
 
 MODES = ("offline", "online")
 SYNC_SECONDS = 120
-ROOT = Path(__file__).parents[3]
 CHAPTER = ROOT / "book" / "chapters" / "vgg16.md"
 PROJECT = "from-backprop-to-vgg16"
 FOLDER = ROOT / "_build"

@@ -7,6 +7,7 @@ from book.experiments.page import storage
 from book.experiments.page.storage import (
     SEAL,
     PublishedFileError,
+    array_digest,
     cached,
     memory_mapped,
     published_models,
@@ -89,6 +90,26 @@ def test_a_step_that_is_found_reports_what_it_cost_when_it_was_made(tmp_path, mo
     assert (made["folder"], made["depends_on"]) == (folder.name, {"x": 1})
     assert made["wall_seconds"] >= 0
     assert made["cpu_seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [np.zeros((2, 3))],
+        [np.zeros((3, 2)), np.zeros(0)],
+        [np.zeros((3, 2), np.float32), np.zeros(0, np.float32)],
+        [np.zeros((3, 1)), np.zeros((3, 1))],
+        [np.array([[0, 0], [0, 0], [0, 1.0]])],
+        [],
+    ],
+)
+def test_other_arrays_have_another_digest(other):
+    assert array_digest(*other) != array_digest(np.zeros((3, 2)))
+
+
+def test_equal_arrays_have_the_same_digest_however_they_lie_in_memory():
+    array = np.arange(6.0).reshape(2, 3)
+    assert array_digest(np.asfortranarray(array)) == array_digest(array) == array_digest(array.copy())
 
 
 def test_the_cost_of_a_step_counts_the_processes_that_it_starts():
