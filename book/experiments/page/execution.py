@@ -31,7 +31,7 @@ from typing import Any
 import joblib
 from threadpoolctl import threadpool_limits
 
-from book.experiments.page.storage import ROOT
+from book.experiments import ROOT
 
 DEVICES = ("auto", "cpu", "cuda")
 SHIPPED_PACKAGES = ("book", "data", "mlp_core")

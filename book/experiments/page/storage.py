@@ -15,10 +15,10 @@ import joblib
 import numpy as np
 import psutil
 
+from book.experiments import ROOT
 from book.experiments.page.progress import notice
 from book.files import DamagedFileError, checksums_of, locked, read_sealed_json, write_sealed_json
 
-ROOT = Path(__file__).parents[3]
 DEFAULT_MODELS = "_build/manual/models"
 DEFAULT_RESULTS = "results"
 CACHE = "_build/cache"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from book.experiments import ROOT
 from book.experiments.checks import check_choice
-from book.experiments.page.storage import ROOT
 
 MODES = ("offline", "online")
 SYNC_SECONDS = 120
