@@ -6,76 +6,7 @@ import re
 import pytest
 
 from book.constraints import allowed, check
-from book.pipeline.tables import check_table
-
-TABLE = {
-    "seed": {"type": "integer", "minimum": 0, "maximum": 4294967295},
-    "num_epochs": {"type": "integer", "minimum": 1},
-    "learning_rate": {"type": "number", "above": 0},
-    "checkpoint_epochs": {
-        "type": "list",
-        "min_length": 1,
-        "increasing": True,
-        "items": {"type": "integer", "minimum": 1, "maximum": "num_epochs"},
-    },
-    "layer_sizes": {
-        "type": "list",
-        "min_length": 2,
-        "first": 784,
-        "last": 10,
-        "items": {"type": "integer", "minimum": 1},
-    },
-    "wandb_mode": {"type": "text", "choices": ["offline", "online"]},
-    "max_grad_norm": {"type": "number", "above": 0, "optional": True},
-    "compared": {
-        "type": "list",
-        "unique": True,
-        "items": {
-            "type": "list",
-            "length": 2,
-            "items": [
-                {"type": "integer", "minimum": 32, "maximum": 1024, "multiple_of": 2},
-                {"type": "integer", "minimum": 1, "maximum": 31},
-            ],
-        },
-    },
-    "cnn_layer": {"type": "integer", "choices": [0, 2, 5]},
-    "filter_pos": {
-        "type": "integer",
-        "minimum": 0,
-        "below": {"by": "cnn_layer", "values": {"0": 64, "2": 64, "5": 128}},
-    },
-    "shuffle": {"type": "boolean"},
-    "widths": {"type": "mapping", "keys": ["1x1", "pool"], "items": {"type": "integer", "minimum": 1}},
-    "num_train": {"type": "integer", "minimum": 0},
-    "batch_size": {"type": "integer"},
-    "num_steps": {"type": "integer", "minimum": 1, "above": "99 // batch_size", "maximum": "num_train // batch_size"},
-    "num_random": {"type": "integer", "minimum": "checkpoint_epochs[0] * (num_epochs - 2) + 1"},
-    "mixup": {"type": "number", "minimum": 0.05, "or": 0},
-    "p": {"type": "list", "sum": 1, "items": {"type": "number", "minimum": 0}},
-    "q": {"type": "list", "as_long_as": "p", "items": {"type": "number"}},
-}
-VALUES = {
-    "seed": 0,
-    "num_epochs": 8,
-    "learning_rate": 0.1,
-    "checkpoint_epochs": [4, 8],
-    "layer_sizes": [784, 64, 10],
-    "wandb_mode": "offline",
-    "max_grad_norm": None,
-    "compared": [[32, 17], [48, 24]],
-    "cnn_layer": 5,
-    "filter_pos": 127,
-    "shuffle": True,
-    "widths": {"1x1": 64, "pool": 1},
-    "num_train": 1000,
-    "batch_size": 32,
-    "num_steps": 31,
-    "num_random": 25,
-    "mixup": 0,
-    "p": [0.7, 0.1, 0.2],
-    "q": [1.5, 0, 1],
-}
+from tests.parameter_table import TABLE, VALUES, random_value
 
 
 def test_values_within_all_limits_pass():
@@ -161,52 +92,6 @@ def test_a_factor_of_zero_leaves_a_multiple_open():
         check(table, {"n": 5, "k": 3})
 
 
-def test_the_table_of_these_tests_can_be_understood():
-    check_table(TABLE)
-
-
-@pytest.mark.parametrize(
-    "limit",
-    [
-        *(
-            "num_epochs ** 2",
-            "num_epochs / 2",
-            "-num_epochs",
-            "max(num_epochs, 2)",
-            "num_epochs.real",
-            "num_epochs < 2",
-        ),
-        *("checkpoint_epochs[0:1]", "checkpoint_epochs[seed]", "checkpoint_epochs[0][0]", "checkpoint_epochs[-1]"),
-        *("1.5 * num_epochs", "True + num_epochs", "num_epochs +", "", "'a'", "(num_epochs, 1)", "(" * 10_000, "a\0"),
-        *("learning_rate", "checkpoint_epochs", "layer_size[0]", "num_epoch", "compared[0]", "wandb_mode", "p[0]"),
-    ],
-)
-def test_a_limit_is_made_of_integer_parameters_and_the_four_operations_alone(limit):
-    with pytest.raises(ValueError, match=r"(?s)^seed: maximum must .+; got .+"):
-        check_table(TABLE | {"seed": {"type": "integer", "maximum": limit}})
-
-
-@pytest.mark.parametrize("part", range(5))
-def test_a_random_table_is_understood_or_refused_in_the_one_form_and_then_checks_any_values(part):
-    rng = random.Random(part)
-    fields = sorted({field for constraint in TABLE.values() for field in constraint})
-    for _ in range(200):
-        table = {name: dict(constraint) for name, constraint in TABLE.items()}
-        for _ in range(rng.randint(1, 3)):
-            donor = rng.choice(list(TABLE.values()))
-            value = rng.choice([*donor.values(), random_value(rng), "num_epochs // batch_size"])
-            table[rng.choice(list(table))][rng.choice([*fields, *donor])] = value
-        try:
-            check_table(table)
-        except ValueError as error:
-            assert re.fullmatch(r"(?s)\w+.* must .+; got .+", str(error)), error
-            continue
-        try:
-            check(table, VALUES | {name: random_value(rng) for name in rng.sample(list(VALUES), 2)})
-        except ValueError as error:
-            assert re.fullmatch(r"(?s)(\w+) must be .+; got .+", str(error)), error
-
-
 def test_an_integer_does_for_a_number():
     check(TABLE, VALUES | {"learning_rate": 1})
 
@@ -216,17 +101,6 @@ def test_without_values_a_limit_is_named_by_its_parameter():
         "a list of increasing items, each an integer from 1 to num_epochs"
     )
     assert allowed(TABLE["filter_pos"]) == "an integer at least 0 and below a limit that depends on cnn_layer"
-
-
-def random_value(rng: random.Random, depth: int = 0):
-    simple = [
-        *(-1, 0, 1, 2, 5, 8, 32, 784, 10**400, -0.5, 0.1, 1e300, 2.0),
-        *(float("nan"), float("inf"), -float("inf"), True, False, None),
-        *("", "offline", "online", "5", "nan", "seed", b"x", object(), {1}, {}, {"a": 1}, {"a": float("nan")}, 1j),
-    ]
-    if depth < 3 and rng.random() < 0.4:
-        return [random_value(rng, depth + 1) for _ in range(rng.randrange(4))]
-    return rng.choice(simple)
 
 
 @pytest.mark.parametrize("part", range(10))
